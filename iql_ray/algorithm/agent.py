@@ -1,0 +1,289 @@
+"""The IQL agent: a population of implicit Q-learning runs updated together from batches of transitions.
+
+It computes on tensors and knows no files, no environments and no Ray: data comes in as a `TransitionBatch`,
+gradients of several learners are averaged by an injected function, policies leave as plain arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from iql_ray.algorithm import losses, networks
+from iql_ray.algorithm.iql_config import IQLConfig, Population
+from iql_ray.algorithm.networks import EnsembleMLP, FlatParameters
+from iql_ray.experience import Spaces, TransitionBatch
+from iql_ray.seeding import child_seed
+
+NUM_CRITICS = 2
+"""Twin critics: their minimum is the value that V and the policy see."""
+
+TRAINED = ("value", "policy", "critic")
+"""Networks with an optimiser; the target critic follows by Polyak averaging."""
+
+AverageGradients = Callable[[Tensor], None]
+"""Replaces a flat gradient buffer by its mean over all learners, in place."""
+
+
+class IQLAgent:
+    """A population of IQL runs.
+
+    Args:
+        config: hyperparameters; `expectile` and `inverse_temperature` hold where `population` is None.
+        spaces: of the environment; actions in batches are in [-1, 1].
+        seed: run seed where `population` is None.
+        population: several seeds, expectiles and inverse temperatures side by side.
+        num_updates: length of the policy's cosine schedule, in updates.
+        rank: which learner this is; each draws its own dropout masks.
+        average_gradients: the seam for distribution, called on each flat gradient before its optimiser step.
+    """
+
+    def __init__(
+        self,
+        config: IQLConfig,
+        spaces: Spaces,
+        *,
+        seed: int = 0,
+        population: Population | None = None,
+        num_updates: int = 1_000_000,
+        rank: int = 0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        average_gradients: AverageGradients | None = None,
+    ) -> None:
+        if spaces.is_discrete:
+            raise ValueError(
+                f"the Gaussian policy needs box actions, the dataset has {spaces.num_actions} discrete ones"
+            )
+        self.config = config
+        self.spaces = spaces
+        self.population = population or Population.of_one(config, seed)
+        self.num_updates = num_updates
+        self.update_count = 0
+        self._device = torch.device(device)
+        self._average_gradients = average_gradients or (lambda gradients: None)
+        self._build_networks(dtype)
+        self._optimisers = {name: self._adam(getattr(self, name)) for name in TRAINED}
+        members = self.population.members()
+        critic_members = members[:: len(self.population.inverse_temperatures)]
+        self._expectiles = self._column([member.expectile for member in critic_members])
+        self._inverse_temperatures = self._column([member.inverse_temperature for member in members])
+        self._dropout_generators = [
+            torch.Generator(self._device).manual_seed(child_seed(each, "dropout", rank))
+            for each in self.population.seeds
+        ]
+
+    def update(self, batch: TransitionBatch) -> dict[str, Tensor]:
+        """One update in the authors' order: V, then the policy and Q, then the target.
+
+        V regresses onto the target Q. The policy's advantage is the target Q minus the NEW V; the critic's target
+        bootstraps from the NEW V. Policy and critic share no parameter, so both gradients are taken (and averaged
+        over learners) at once. Whatever a loss holds fixed is computed without gradient.
+
+        Args:
+            batch: shapes (batch, ...) shared by every seed, or (seeds, batch, ...), one batch per seed.
+
+        Returns:
+            Metrics of this update as tensors on the device, (critics,) or (policies,); reading one synchronises.
+        """
+        batch = self._with_seed_axis(batch)
+        with torch.no_grad():
+            target_values = self._action_values(batch, self._target_network).amin(1)
+        metrics = self._update_value(batch, target_values)
+        values, next_values = self._values_of_both(batch)
+        metrics |= self._update_policy_and_critic(batch, target_values - values, next_values)
+        with torch.no_grad():
+            self.target_critic.values.lerp_(self.critic.values, self.config.target_update_rate)
+        self.update_count += 1
+        return metrics
+
+    def policy_weights(self, member: int = 0) -> dict[str, Tensor]:
+        """One member's policy network under `iql_ray.policy.Policy`'s names (`hidden.K.weight`, ...), float32."""
+        last = len(self.config.hidden_sizes)
+        weights = {}
+        for name, view in self.policy.views.items():
+            layer, _, kind = name.partition(".")
+            role = "mean" if layer == str(last) else f"hidden.{layer}"
+            weights[f"{role}.{kind}" if kind else name] = view[member].to("cpu", torch.float32)
+        return weights
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything on the device that training changes, by name: networks, target, optimiser moments and steps.
+
+        The tensors are the live ones: writing into one changes the agent.
+        """
+        state = {
+            f"{network}.{name}": view
+            for network in (*TRAINED, "target_critic")
+            for name, view in getattr(self, network).views.items()
+        }
+        for name, optimiser in self._optimisers.items():
+            (moments,) = optimiser.state.values()
+            state |= {f"optimiser.{name}.{key}": value for key, value in moments.items()}
+        return state
+
+    def random_states(self) -> dict[str, Tensor]:
+        """States of this learner's own generators, uint8 tensors by name."""
+        return {f"dropout.{index}": each.get_state() for index, each in enumerate(self._dropout_generators)}
+
+    def load(self, tensors: Mapping[str, Tensor], random_states: Mapping[str, Tensor], update_count: int) -> None:
+        """Continue exactly where `tensors()`, `random_states()` and `update_count` were taken.
+
+        Raises:
+            ValueError: a tensor is missing, unknown or of another shape: a checkpoint of another architecture.
+        """
+        own = self.tensors()
+        if own.keys() != tensors.keys():
+            different = sorted(own.keys() ^ tensors.keys())
+            raise ValueError(f"checkpoint of another architecture: {different[:4]} are not in both")
+        for name, value in own.items():
+            if value.shape != tensors[name].shape:
+                raise ValueError(
+                    f"checkpoint of another architecture: {name} has shape {tuple(tensors[name].shape)}, "
+                    f"this agent's has {tuple(value.shape)}"
+                )
+        for name, value in own.items():
+            value.copy_(tensors[name])
+        for index, generator in enumerate(self._dropout_generators):
+            generator.set_state(random_states[f"dropout.{index}"].cpu())
+        self.update_count = update_count
+
+    def _update_value(self, batch: TransitionBatch, target_values: Tensor) -> dict[str, Tensor]:
+        observations = self._per_critic(batch.observations)
+        values = self._value_network(observations).squeeze(-1)
+        loss = losses.expectile_loss(target_values - values, self._expectiles)
+        torch.autograd.grad(loss.sum(), self.value.values)
+        self._average_gradients(self.value.gradients)
+        self._optimisers["value"].step()
+        return {"value_loss": loss.detach(), "value": values.detach().mean(-1)}
+
+    def _update_policy_and_critic(
+        self, batch: TransitionBatch, advantages: Tensor, next_values: Tensor
+    ) -> dict[str, Tensor]:
+        weights = losses.advantage_weights(
+            _repeat(advantages, len(self.population.inverse_temperatures)), self._inverse_temperatures
+        )
+        log_stds = self.policy.views["log_std"].detach().requires_grad_()
+        policy_loss = losses.policy_loss(self._log_probabilities(batch, log_stds), weights)
+        targets = losses.critic_target(
+            self._per_critic(batch.rewards), self._per_critic(batch.terminations), next_values, self.config.discount
+        )
+        action_values = self._action_values(batch, self._critic_network)
+        critic_loss = losses.critic_loss(action_values, targets)
+        trained = (log_stds, self.policy.values, self.critic.values)
+        log_std_gradient, *_ = torch.autograd.grad(policy_loss.sum() + critic_loss.sum(), trained)
+        self.policy.gradient_views["log_std"].copy_(log_std_gradient)
+        self._average_gradients(self._policy_and_critic_gradients)
+        self._optimisers["policy"].param_groups[0]["lr"] = self._policy_learning_rate()
+        self._optimisers["policy"].step()
+        self._optimisers["critic"].step()
+        return {
+            "policy_loss": policy_loss.detach(),
+            "critic_loss": critic_loss.detach(),
+            "action_value": action_values.detach().mean((-2, -1)),
+            "advantage": advantages.mean(-1),
+            "advantage_weight": weights.mean(-1),
+            "capped_weight_share": (weights >= losses.MAX_ADVANTAGE_WEIGHT).to(weights.dtype).mean(-1),
+        }
+
+    def _policy_learning_rate(self) -> float:
+        """Cosine decay to 0 over the run on the policy's rate alone, as the authors (optax.cosine_decay_schedule)."""
+        if self.config.policy_schedule == "constant":
+            return self.config.learning_rate
+        progress = min(self.update_count / self.num_updates, 1.0)
+        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def _action_values(self, batch: TransitionBatch, critic: EnsembleMLP) -> Tensor:
+        """Q_i(s, a), shape (critics, NUM_CRITICS, batch)."""
+        pairs = self._per_critic(torch.cat([batch.observations, batch.actions], -1))
+        return critic(_repeat(pairs, NUM_CRITICS)).view(-1, NUM_CRITICS, pairs.shape[1])
+
+    @torch.no_grad()
+    def _values_of_both(self, batch: TransitionBatch) -> tuple[Tensor, Tensor]:
+        """V(s) and V(s'), each (critics, batch), in one product."""
+        both = self._per_critic(torch.cat([batch.observations, batch.next_observations], 1))
+        values, next_values = self._value_network(both).squeeze(-1).chunk(2, -1)
+        return values, next_values
+
+    def _log_probabilities(self, batch: TransitionBatch, log_stds: Tensor) -> Tensor:
+        """log pi(a | s) of every policy, shape (policies, batch)."""
+        per_seed = self.population.num_policies // len(self.population.seeds)
+        make_mask = self._dropout_mask if self.config.dropout_rate > 0 else None
+        means = self._policy_network(_repeat(batch.observations, per_seed), make_mask)
+        return networks.gaussian_log_probability(means, log_stds, _repeat(batch.actions, per_seed))
+
+    def _dropout_mask(self, features: Tensor) -> Tensor:
+        """Inverted dropout with one mask per seed, shared by that seed's members as if each ran alone."""
+        keep_rate = 1 - self.config.dropout_rate
+        masks = [
+            torch.rand(features.shape[1:], generator=generator, device=self._device) < keep_rate
+            for generator in self._dropout_generators
+        ]
+        return _repeat(torch.stack(masks).to(features.dtype) / keep_rate, features.shape[0] // len(masks))
+
+    def _with_seed_axis(self, batch: TransitionBatch) -> TransitionBatch:
+        """A shared batch gets a leading seed axis, at no copy."""
+        if batch.rewards.dim() == 2:
+            return batch
+        fields = {name: value.expand(len(self.population.seeds), *value.shape) for name, value in vars(batch).items()}
+        return TransitionBatch(**fields)
+
+    def _per_critic(self, per_seed: Tensor) -> Tensor:
+        return _repeat(per_seed, len(self.population.expectiles))
+
+    def _column(self, values: list[float]) -> Tensor:
+        """One number per member, (members, 1), to broadcast over the batch."""
+        return torch.tensor(values, device=self._device, dtype=self.value.values.dtype).unsqueeze(1)
+
+    def _build_networks(self, dtype: torch.dtype) -> None:
+        """Every network in a flat buffer; policy and critic share one for gradients, so that one average does."""
+        initial = {name: networks.stack_members(self._initial_members(name), dtype, self._device) for name in TRAINED}
+        sizes = [sum(tensor.numel() for tensor in initial[name].values()) for name in ("policy", "critic")]
+        self._policy_and_critic_gradients = torch.zeros(sum(sizes), dtype=dtype, device=self._device)
+        policy_gradients, critic_gradients = self._policy_and_critic_gradients.split(sizes)
+        self.value = FlatParameters(initial["value"])
+        self.policy = FlatParameters(initial["policy"], policy_gradients)
+        self.critic = FlatParameters(initial["critic"], critic_gradients)
+        self.target_critic = FlatParameters(initial["critic"])
+        num_layers = len(self.config.hidden_sizes) + 1
+        self._value_network = EnsembleMLP(self.value, num_layers)
+        self._policy_network = EnsembleMLP(self.policy, num_layers)
+        self._critic_network = EnsembleMLP(self.critic, num_layers)
+        self._target_network = EnsembleMLP(self.target_critic, num_layers)
+
+    def _initial_members(self, name: str) -> list[dict[str, Tensor]]:
+        """Initial layers of one network for every member; members of one seed start from the same numbers."""
+        hidden, observation_dim, action_dim = (
+            self.config.hidden_sizes,
+            self.spaces.observation_dim,
+            self.spaces.action_dim,
+        )
+        seeds = [member.seed for member in self.population.members()]
+        critic_seeds = seeds[:: len(self.population.inverse_temperatures)]
+        if name == "value":
+            return [networks.initial_layers((observation_dim, *hidden, 1), seed, name) for seed in critic_seeds]
+        if name == "critic":
+            sizes = (observation_dim + action_dim, *hidden, 1)
+            return [
+                networks.initial_layers(sizes, seed, name, twin) for seed in critic_seeds for twin in range(NUM_CRITICS)
+            ]
+        layers = [networks.initial_layers((observation_dim, *hidden, action_dim), seed, name) for seed in seeds]
+        return [{**each, "log_std": torch.zeros(action_dim, dtype=torch.float64)} for each in layers]
+
+    def _adam(self, parameters: FlatParameters) -> torch.optim.Adam:
+        """Adam over one flat buffer; a first step on zero gradients moves nothing and creates its state."""
+        optimiser = torch.optim.Adam([parameters.values], lr=self.config.learning_rate, fused=True)
+        parameters.values.grad = parameters.gradients
+        optimiser.step()
+        (moments,) = optimiser.state.values()
+        moments["step"].zero_()
+        return optimiser
+
+
+def _repeat(per_seed: Tensor, repeats: int) -> Tensor:
+    """(members, ...) -> (members * repeats, ...), each member `repeats` times in a row, without a copy of one."""
+    members, *rest = per_seed.shape
+    return per_seed.unsqueeze(1).expand(members, repeats, *rest).reshape(members * repeats, *rest)

@@ -1,0 +1,97 @@
+"""What an IQL run is: its hyperparameters, and which members a population of runs has. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+
+@dataclass(frozen=True, kw_only=True)
+class IQLConfig:
+    """Hyperparameters of implicit Q-learning (Kostrikov et al. 2021); the defaults are the paper's for locomotion."""
+
+    expectile: float = 0.7
+    """Expectile tau in (0, 1): 0.5 evaluates the behaviour policy, towards 1 approaches the best action in the data."""
+    inverse_temperature: float = 3.0
+    """Inverse temperature beta >= 0 of the policy's advantage weights; 0 is behaviour cloning."""
+    discount: float = 0.99
+    """Discount gamma in [0, 1)."""
+    target_update_rate: float = 0.005
+    """Share of the critic that moves into its target at every update, in (0, 1]."""
+    learning_rate: float = 3e-4
+    """Adam's rate for all three networks."""
+    policy_schedule: Literal["cosine", "constant"] = "cosine"
+    """The policy's rate decays to 0 over the run (the paper, offline) or stays (online)."""
+    hidden_sizes: tuple[int, ...] = (256, 256)
+    """Units of each hidden layer of every network."""
+    dropout_rate: float = 0.0
+    """Share of hidden units of the policy dropped in training (the paper: 0.1 for kitchen and adroit)."""
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.expectile < 1.0, "expectile", self.expectile, "a number in (0, 1)")
+        _require(self.inverse_temperature >= 0.0, "inverse_temperature", self.inverse_temperature, "a number >= 0")
+        _require(0.0 <= self.discount < 1.0, "discount", self.discount, "a number in [0, 1)")
+        _require(0.0 < self.target_update_rate <= 1.0, "target_update_rate", self.target_update_rate, "in (0, 1]")
+        _require(self.learning_rate > 0.0, "learning_rate", self.learning_rate, "a number > 0")
+        _require(0.0 <= self.dropout_rate < 1.0, "dropout_rate", self.dropout_rate, "a number in [0, 1)")
+        is_sized = bool(self.hidden_sizes) and all(size > 0 for size in self.hidden_sizes)
+        _require(is_sized, "hidden_sizes", self.hidden_sizes, "one or more sizes > 0")
+
+
+class Member(NamedTuple):
+    """One whole agent of a population."""
+
+    seed: int
+    expectile: float
+    inverse_temperature: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Population:
+    """The grid of agents that one run trains side by side.
+
+    Axes are ordered (seed, expectile, inverse temperature), the last fastest. The critic never depends on the
+    policy, so there is one critic per (seed, expectile), however many inverse temperatures hang on it:
+
+        seeds (0, 1), expectiles (.7, .9), inverse temperatures (1, 3, 10)
+        critics   0:(0,.7)       1:(0,.9)       2:(1,.7)       3:(1,.9)
+        policies  0  1  2        3  4  5        6  7  8        9  10 11
+    """
+
+    seeds: tuple[int, ...]
+    expectiles: tuple[float, ...]
+    inverse_temperatures: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "expectiles", "inverse_temperatures"):
+            values = getattr(self, name)
+            _require(len(values) > 0 and len(set(values)) == len(values), name, values, "one or more different values")
+        for member in self.members():
+            IQLConfig(expectile=member.expectile, inverse_temperature=member.inverse_temperature)
+
+    @classmethod
+    def of_one(cls, config: IQLConfig, seed: int) -> Population:
+        """The population that an ordinary run is."""
+        return cls(seeds=(seed,), expectiles=(config.expectile,), inverse_temperatures=(config.inverse_temperature,))
+
+    @property
+    def num_critics(self) -> int:
+        return len(self.seeds) * len(self.expectiles)
+
+    @property
+    def num_policies(self) -> int:
+        return self.num_critics * len(self.inverse_temperatures)
+
+    def members(self) -> list[Member]:
+        """Every agent, in the order of the policies' leading axis."""
+        return [
+            Member(seed, expectile, inverse_temperature)
+            for seed in self.seeds
+            for expectile in self.expectiles
+            for inverse_temperature in self.inverse_temperatures
+        ]
+
+
+def _require(is_valid: bool, name: str, value: object, expected: str) -> None:
+    if not is_valid:
+        raise ValueError(f"{name} = {value}: expected {expected}")

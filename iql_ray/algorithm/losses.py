@@ -1,0 +1,59 @@
+"""The equations of implicit Q-learning (Kostrikov et al. 2021, arXiv:2110.06169), one pure function each.
+
+Every function takes (..., batch) tensors, averages over the batch and keeps the leading member axes, so that the
+sum over members gives each member the gradient it would have alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MAX_ADVANTAGE_WEIGHT = 100.0
+"""Cap on exp(beta * advantage), the authors' guard against a few transitions taking over the policy."""
+
+
+def expectile_loss(advantages: Tensor, expectile: Tensor | float) -> Tensor:
+    """Asymmetric squared error |tau - 1(u < 0)| u^2, averaged over the batch (IQL, L_V).
+
+    Args:
+        advantages: Q(s, a) - V(s), shape (..., batch); gradients reach V only if Q was detached.
+        expectile: tau in (0, 1), a number or a tensor (..., 1); 0.5 is half the mean squared error, towards 1
+            approaches the maximum.
+
+    Returns:
+        shape (...).
+    """
+    weights = torch.where(advantages < 0, 1 - expectile, expectile)
+    return (weights * advantages.square()).mean(-1)
+
+
+def critic_target(rewards: Tensor, terminations: Tensor, next_values: Tensor, discount: float) -> Tensor:
+    """r + discount * (1 - termination) * V(s'): a termination cuts the bootstrap, a truncation does not.
+
+    All shapes broadcast to (..., batch).
+    """
+    return rewards + discount * (1 - terminations) * next_values
+
+
+def critic_loss(action_values: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error of each critic of an ensemble, summed over the ensemble (IQL, L_Q).
+
+    Args:
+        action_values: Q_i(s, a), shape (..., ensemble, batch).
+        targets: shape (..., batch), without gradient.
+
+    Returns:
+        shape (...).
+    """
+    return (action_values - targets.unsqueeze(-2)).square().mean(-1).sum(-1)
+
+
+def advantage_weights(advantages: Tensor, inverse_temperature: Tensor | float) -> Tensor:
+    """min(exp(beta * advantage), 100), shape (..., batch); beta = 0 weighs all alike: behaviour cloning."""
+    return torch.exp(inverse_temperature * advantages).clamp(max=MAX_ADVANTAGE_WEIGHT)
+
+
+def policy_loss(log_probabilities: Tensor, weights: Tensor) -> Tensor:
+    """Advantage-weighted regression: -E[w log pi(a | s)], shape (...) from two of (..., batch)."""
+    return -(weights * log_probabilities).mean(-1)

@@ -1,0 +1,216 @@
+"""Checkpoints of a run: everything that an exact resume needs, as safetensors and JSON, written whole or not at all.
+
+    000005000/tensors.safetensors   networks, target, optimiser moments and steps
+    000005000/random.safetensors    every generator of every learner, named by its rank
+    000005000/policy/               the policy as its users load it (`iql_ray.policy.Policy`)
+    000005000/state.json            update count, what it belongs to, and the sha256 of the other files; written last
+
+Nothing here decides when to save, and nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from iql_ray import config, run_folder
+from iql_ray.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
+
+TENSORS_FILE = "tensors.safetensors"
+RANDOM_FILE = "random.safetensors"
+STATE_FILE = "state.json"
+POLICY_FOLDER = "policy"
+HASHED_FILES = (TENSORS_FILE, RANDOM_FILE, f"{POLICY_FOLDER}/{WEIGHTS_FILE}", f"{POLICY_FOLDER}/{DESCRIPTION_FILE}")
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointState:
+    """What a checkpoint says of itself."""
+
+    update_count: int
+    num_learners: int
+    dataset_digest: str
+    is_to_be_evaluated: bool
+    """It is kept until its evaluation is done."""
+    sha256: dict[str, str]
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The state of a run after `update_count` updates."""
+
+    update_count: int
+    tensors: dict[str, Tensor]
+    random_states: tuple[dict[str, Tensor], ...]
+    """One mapping per learner, by rank."""
+    dataset_digest: str
+    is_to_be_evaluated: bool = False
+
+
+class CorruptCheckpointError(Exception):
+    """A checkpoint's files are not what was written."""
+
+
+def save(run: Path, checkpoint: Checkpoint, policy: Policy) -> Path:
+    """Write a checkpoint beside its final place, flush it to the disk, and rename; an equal one is replaced."""
+    folder = run_folder.checkpoint_folder(run, checkpoint.update_count)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / POLICY_FOLDER).mkdir(parents=True)
+    save_file({name: value.detach().cpu() for name, value in checkpoint.tensors.items()}, partial / TENSORS_FILE)
+    save_file(_with_ranks(checkpoint.random_states), partial / RANDOM_FILE)
+    policy.save(partial / POLICY_FOLDER)
+    state = CheckpointState(
+        update_count=checkpoint.update_count,
+        num_learners=len(checkpoint.random_states),
+        dataset_digest=checkpoint.dataset_digest,
+        is_to_be_evaluated=checkpoint.is_to_be_evaluated,
+        sha256={name: _sha256(partial / name) for name in HASHED_FILES},
+    )
+    config.save(state, partial / STATE_FILE)
+    for path in (*(partial / name for name in (*HASHED_FILES, STATE_FILE)), partial):
+        _flush(path)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+    _flush(folder.parent)
+    return folder
+
+
+def load(run: Path, update_count: int) -> Checkpoint:
+    """Read one checkpoint back, verified.
+
+    Raises:
+        CorruptCheckpointError: a file is missing, changed or unreadable.
+    """
+    folder = run_folder.checkpoint_folder(run, update_count)
+    state = read_state(folder)
+    _verify(folder, state, HASHED_FILES)
+    return Checkpoint(
+        update_count=state.update_count,
+        tensors=load_file(folder / TENSORS_FILE),
+        random_states=_by_rank(load_file(folder / RANDOM_FILE), state.num_learners),
+        dataset_digest=state.dataset_digest,
+        is_to_be_evaluated=state.is_to_be_evaluated,
+    )
+
+
+def load_newest(run: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint that is whole, None where there is none at all; says which ones it passed over.
+
+    Raises:
+        ValueError: there are checkpoints and every one is corrupt.
+    """
+    updates = run_folder.checkpoint_updates(run)
+    for update_count in reversed(updates):
+        try:
+            return load(run, update_count)
+        except CorruptCheckpointError as error:
+            warn(f"{error}; falling back to the checkpoint before it")
+    if updates:
+        raise ValueError(f"every checkpoint in {run} is corrupt: {updates}; start a new run")
+    return None
+
+
+def read_state(folder: Path) -> CheckpointState:
+    """What a checkpoint says of itself.
+
+    Raises:
+        CorruptCheckpointError: its state file is missing or unreadable.
+    """
+    try:
+        state = config.load(CheckpointState, folder / STATE_FILE)
+    except ValueError as error:
+        raise CorruptCheckpointError(f"checkpoint {folder}: {STATE_FILE} cannot be read ({error})") from error
+    if state.format_version != FORMAT_VERSION:
+        raise ValueError(f"checkpoint {folder} has format {state.format_version}, this version reads {FORMAT_VERSION}")
+    return state
+
+
+def pending_evaluations(run: Path) -> list[int]:
+    """Update counts of checkpoints that are still to be evaluated, ascending."""
+    done = run_folder.read_evaluations(run)
+    return [
+        update
+        for update in run_folder.checkpoint_updates(run)
+        if update not in done and _is_to_be_evaluated(run_folder.checkpoint_folder(run, update))
+    ]
+
+
+def prune(run: Path, num_to_keep: int) -> list[int]:
+    """Delete all but the last `num_to_keep` checkpoints, the best one, and those still to be evaluated."""
+    updates = run_folder.checkpoint_updates(run)
+    kept = {*updates[-num_to_keep:], *pending_evaluations(run), run_folder.best_update(run)}
+    deleted = [update for update in updates if update not in kept]
+    for update in deleted:
+        shutil.rmtree(run_folder.checkpoint_folder(run, update), ignore_errors=True)
+    return deleted
+
+
+def policy_folder(run: Path, which: Literal["last", "best"] | int) -> Path:
+    """Where the policy of a checkpoint lies: the last, the best by evaluation, or the one after N updates.
+
+    Raises:
+        ValueError: there is no such checkpoint; the message lists those there are.
+    """
+    updates = run_folder.checkpoint_updates(run)
+    update = {"last": updates[-1] if updates else None, "best": run_folder.best_update(run)}.get(str(which), which)
+    if update not in updates:
+        hint = "; nothing was evaluated yet" if which == "best" and update is None else ""
+        raise ValueError(f"run {run.name} has no checkpoint '{which}'{hint}; it has {updates}")
+    return run_folder.checkpoint_folder(run, int(update)) / POLICY_FOLDER
+
+
+def load_policy(run: Path, which: Literal["last", "best"] | int) -> tuple[Policy, int]:
+    """The policy of a checkpoint, verified, and its update count; see `policy_folder`."""
+    folder = policy_folder(run, which)
+    state = read_state(folder.parent)
+    _verify(folder.parent, state, HASHED_FILES[2:])
+    return Policy.load(folder), state.update_count
+
+
+def _verify(folder: Path, state: CheckpointState, names: Sequence[str]) -> None:
+    for name in names:
+        if not (folder / name).is_file() or _sha256(folder / name) != state.sha256[name]:
+            raise CorruptCheckpointError(f"checkpoint {folder}: {name} is missing or not as it was written")
+
+
+def _is_to_be_evaluated(folder: Path) -> bool:
+    try:
+        return read_state(folder).is_to_be_evaluated
+    except CorruptCheckpointError:
+        return False
+
+
+def _with_ranks(random_states: tuple[dict[str, Tensor], ...]) -> dict[str, Tensor]:
+    return {f"{rank}.{name}": value for rank, states in enumerate(random_states) for name, value in states.items()}
+
+
+def _by_rank(tensors: dict[str, Tensor], num_learners: int) -> tuple[dict[str, Tensor], ...]:
+    ranks: tuple[dict[str, Tensor], ...] = tuple({} for _ in range(num_learners))
+    for name, value in tensors.items():
+        rank, own_name = name.split(".", 1)
+        ranks[int(rank)][own_name] = value
+    return ranks
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,107 @@
+"""Transitions as one packed float32 matrix, so that a minibatch is a single gather; and uniform sampling from it.
+
+    row   | observations | actions | rewards | next_observations | terminations |
+
+Packing applies the transforms: a packed row is in the agent's units. Nothing here reads files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from iql_ray.data.transforms import Transforms
+from iql_ray.experience import Spaces, TransitionBatch
+from iql_ray.seeding import child_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowLayout:
+    """Where each part of a transition lies in a packed row."""
+
+    observation_dim: int
+    action_dim: int
+
+    @classmethod
+    def of(cls, spaces: Spaces) -> RowLayout:
+        return cls(observation_dim=spaces.observation_dim, action_dim=spaces.action_dim)
+
+    @property
+    def width(self) -> int:
+        return 2 * self.observation_dim + self.action_dim + 2
+
+    def split(self, rows: Tensor) -> TransitionBatch:
+        """(..., width) -> a batch of views, no copy."""
+        rewards_at = self.observation_dim + self.action_dim
+        return TransitionBatch(
+            observations=rows[..., : self.observation_dim],
+            actions=rows[..., self.observation_dim : rewards_at],
+            rewards=rows[..., rewards_at],
+            next_observations=rows[..., rewards_at + 1 : -1],
+            terminations=rows[..., -1],
+        )
+
+
+def pack(table: pa.Table, transforms: Transforms) -> np.ndarray:
+    """Rows of the transition schema as a new (rows, width) float32 matrix in the agent's units."""
+    columns = (
+        transforms.observations(_matrix(table, "observations")),
+        transforms.agent_actions(_matrix(table, "actions")),
+        transforms.rewards(_vector(table, "rewards"))[:, None],
+        transforms.observations(_matrix(table, "next_observations")),
+        _vector(table, "terminations").astype(np.float32)[:, None],
+    )
+    return np.concatenate(columns, axis=1, dtype=np.float32)
+
+
+def _vector(table: pa.Table, name: str) -> np.ndarray:
+    return table.column(name).to_numpy()
+
+
+def _matrix(table: pa.Table, name: str) -> np.ndarray:
+    array = table.column(name).combine_chunks()
+    return array.flatten().to_numpy().reshape(len(array), -1)
+
+
+class UniformSampler(Iterator[TransitionBatch]):
+    """Endless minibatches, drawn uniformly with replacement; one independent stream of indices per seed.
+
+    Args:
+        rows: (rows, width) packed transitions on the learner's device; may be read-only memory.
+        layout: of a row.
+        batch_size: transitions a seed in each batch.
+        seeds: of the population; a batch of several seeds has a leading seed axis.
+        rank: which learner this is; each has streams of its own.
+    """
+
+    def __init__(self, rows: Tensor, layout: RowLayout, batch_size: int, seeds: Sequence[int], rank: int) -> None:
+        if rows.dim() != 2 or rows.shape[1] != layout.width or len(rows) == 0:
+            raise ValueError(f"packed rows have shape {tuple(rows.shape)}, expected (rows > 0, {layout.width})")
+        self._rows = rows
+        self._layout = layout
+        self._batch_size = batch_size
+        self._generators = [
+            torch.Generator(rows.device).manual_seed(child_seed(seed, "sampler", rank)) for seed in seeds
+        ]
+
+    def __next__(self) -> TransitionBatch:
+        batches = [self._rows.index_select(0, self._indices(generator)) for generator in self._generators]
+        rows = batches[0] if len(batches) == 1 else torch.stack(batches)
+        return self._layout.split(rows)
+
+    def random_states(self) -> dict[str, Tensor]:
+        """States of the generators, uint8 tensors by name."""
+        return {f"sampler.{index}": each.get_state() for index, each in enumerate(self._generators)}
+
+    def load(self, random_states: Mapping[str, Tensor]) -> None:
+        """Continue the streams where `random_states()` was taken."""
+        for index, generator in enumerate(self._generators):
+            generator.set_state(random_states[f"sampler.{index}"].cpu())
+
+    def _indices(self, generator: torch.Generator) -> Tensor:
+        return torch.randint(len(self._rows), (self._batch_size,), generator=generator, device=self._rows.device)

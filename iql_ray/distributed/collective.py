@@ -1,0 +1,32 @@
+"""What learners do together, over torch.distributed; alone, each of these is the identity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.distributed as process_group
+from torch import Tensor
+
+
+def num_learners() -> int:
+    return process_group.get_world_size() if process_group.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which learner this is, from 0."""
+    return process_group.get_rank() if process_group.is_initialized() else 0
+
+
+def average(values: Tensor) -> None:
+    """Replace `values` by its mean over all learners, in place: one all-reduce."""
+    if num_learners() > 1:
+        process_group.all_reduce(values)
+        values.div_(num_learners())
+
+
+def gather(own: Any) -> list[Any]:
+    """Every learner's object, by rank."""
+    everyone: list[Any] = [own] * num_learners()
+    if num_learners() > 1:
+        process_group.all_gather_object(everyone, own)
+    return everyone

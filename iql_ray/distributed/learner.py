@@ -1,0 +1,242 @@
+"""One learner: its share of the data, the update loop, and what it saves and reports while it goes.
+
+`run_learner` is what each of the trainer's workers executes; the loop and the state around it are plain Python,
+tested without Ray. Nothing here talks to MLflow or steps an environment: that is the monitor's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+import torch
+from ray.train.torch import get_device
+from torch import Tensor
+
+from iql_ray import checkpoint
+from iql_ray.algorithm.agent import AverageGradients, IQLAgent
+from iql_ray.algorithm.networks import LOG_STD_MAX, LOG_STD_MIN
+from iql_ray.data.packed import RowLayout, UniformSampler
+from iql_ray.data.transforms import Transforms
+from iql_ray.distributed import collective
+from iql_ray.distributed.shards import resident_rows
+from iql_ray.distributed.train_config import TrainConfig
+from iql_ray.experience import Spaces, TransitionBatch
+from iql_ray.policy import Policy, PolicyDescription
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """Everything a learner needs to know that is not in its shard."""
+
+    config: TrainConfig
+    run_folder: Path
+    spaces: Spaces
+    transforms: Transforms
+    dataset_digest: str
+    device: str
+
+
+class Recorder(Protocol):
+    """Where the first learner's news goes; the monitor in a real run."""
+
+    def record(self, update_count: int, metrics: dict[str, float]) -> None:
+        """Take a point of the training curves; durable when this returns."""
+        ...
+
+    def checkpoint_saved(self, update_count: int) -> None:
+        """A checkpoint has just been committed."""
+        ...
+
+
+class RunningMeans:
+    """Means of an update's metrics on the device, over updates and members; read rarely, since reading waits."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._sum: Tensor | None = None
+        self._num_updates = 0
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        values = torch.stack([value.mean() for value in metrics.values()])
+        if self._sum is None:
+            self._names, self._sum = list(metrics), torch.zeros_like(values)
+        self._sum += values
+        self._num_updates += 1
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call, under `train/`, over all learners too: every one must call it."""
+        assert self._sum is not None
+        collective.average(self._sum)
+        means = (self._sum / self._num_updates).tolist()
+        self._sum.zero_()
+        self._num_updates = 0
+        return {f"train/{name}": mean for name, mean in zip(self._names, means, strict=True)}
+
+
+class Learner:
+    """An agent, its minibatches and the run they belong to: one rank of `num_learners`."""
+
+    def __init__(self, plan: RunPlan, rows: Tensor, rank: int, average_gradients: AverageGradients | None) -> None:
+        config = plan.config
+        self.plan = plan
+        self.rank = rank
+        self.agent = IQLAgent(
+            config.agent,
+            plan.spaces,
+            seed=config.seed,
+            num_updates=config.num_updates,
+            rank=rank,
+            device=rows.device,
+            average_gradients=average_gradients,
+        )
+        batch_size = config.batch_size // config.num_learners
+        self.sampler = UniformSampler(rows, RowLayout.of(plan.spaces), batch_size, (config.seed,), rank)
+
+    def random_states(self) -> dict[str, Tensor]:
+        return {**self.agent.random_states(), **self.sampler.random_states()}
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Continue exactly at a checkpoint.
+
+        Raises:
+            ValueError: it belongs to another dataset, architecture or number of learners.
+        """
+        if saved.dataset_digest != self.plan.dataset_digest:
+            raise ValueError(
+                f"checkpoint {saved.update_count} of {self.plan.run_folder} was trained on the dataset with digest "
+                f"{saved.dataset_digest}, not {self.plan.dataset_digest}; resume with the dataset it began with"
+            )
+        if len(saved.random_states) != self.plan.config.num_learners:
+            raise ValueError(
+                f"checkpoint {saved.update_count} of {self.plan.run_folder} holds {len(saved.random_states)} learners, "
+                f"the run has {self.plan.config.num_learners}; an exact resume needs as many as it began with"
+            )
+        own = saved.random_states[self.rank]
+        self.agent.load(saved.tensors, own, saved.update_count)
+        self.sampler.load(own)
+
+    def policy(self) -> Policy:
+        """The policy as its users hold it, from raw observations to the environment's actions."""
+        return export_policy(self.agent.policy_weights(), self.plan.spaces, self.plan.transforms)
+
+
+def export_policy(weights: dict[str, Tensor], spaces: Spaces, transforms: Transforms) -> Policy:
+    """A member's policy network (`IQLAgent.policy_weights`) with the transforms around it."""
+    num_hidden_layers = sum(name.startswith("hidden.") and name.endswith(".weight") for name in weights)
+    description = PolicyDescription(
+        observation_dim=spaces.observation_dim,
+        num_hidden_layers=num_hidden_layers,
+        action_low=spaces.action_low,
+        action_high=spaces.action_high,
+        log_std_min=LOG_STD_MIN,
+        log_std_max=LOG_STD_MAX,
+        observation_mean=transforms.observation_mean,
+        observation_std=transforms.observation_std,
+    )
+    return Policy({name: value.numpy().copy() for name, value in weights.items()}, description)
+
+
+def train(learner: Learner, batches: Iterator[TransitionBatch], recorder: Recorder) -> None:
+    """The one loop: update until the run's length, reporting and saving at the configured numbers of updates.
+
+    Every learner runs it in step; the first one reports and writes. A point of the curves comes before the checkpoint
+    of the same update, so that no resume leaves a gap.
+    """
+    config, agent, means = learner.plan.config, learner.agent, RunningMeans()
+    if agent.update_count == 0:
+        save(learner, recorder)
+    lap = Lap(agent.update_count)
+    while agent.update_count < config.num_updates:
+        means.add(agent.update(next(batches)))
+        is_saved = is_checkpoint_due(config, agent.update_count)
+        if is_saved or agent.update_count % config.log_interval_updates == 0:
+            metrics = {**means.take(), **lap.take(agent.update_count)}
+            if learner.rank == 0:
+                recorder.record(agent.update_count, metrics)
+        if is_saved:
+            save(learner, recorder)
+
+
+class Lap:
+    """Updates per second since the last point of the curves, everything in between included."""
+
+    def __init__(self, update_count: int) -> None:
+        self._update_count, self._started = update_count, time.perf_counter()
+
+    def take(self, update_count: int) -> dict[str, float]:
+        now = time.perf_counter()
+        rate = (update_count - self._update_count) / (now - self._started)
+        self._update_count, self._started = update_count, now
+        return {"time/updates_per_second": rate}
+
+
+def save(learner: Learner, recorder: Recorder) -> None:
+    """Commit a checkpoint of all learners; collective, the first one writes."""
+    random_states = collective.gather(learner.random_states())
+    if learner.rank > 0:
+        return
+    plan, update_count = learner.plan, learner.agent.update_count
+    state = checkpoint.Checkpoint(
+        update_count=update_count,
+        tensors=learner.agent.tensors(),
+        random_states=tuple(random_states),
+        dataset_digest=plan.dataset_digest,
+        is_to_be_evaluated=is_evaluation_due(plan.config, update_count),
+    )
+    checkpoint.save(plan.run_folder, state, learner.policy())
+    checkpoint.prune(plan.run_folder, plan.config.num_checkpoints_to_keep)
+    recorder.checkpoint_saved(update_count)
+
+
+def is_checkpoint_due(config: TrainConfig, update_count: int) -> bool:
+    """At the checkpoint interval, with every evaluation, and at the end."""
+    is_due = update_count % config.checkpoint_interval_updates == 0 or update_count == config.num_updates
+    return is_due or is_evaluation_due(config, update_count)
+
+
+def is_evaluation_due(config: TrainConfig, update_count: int) -> bool:
+    """At the evaluation interval, before the first update and after the last; never without an environment."""
+    is_due = update_count % config.eval_interval_updates == 0 or update_count == config.num_updates
+    return is_due and config.env is not None
+
+
+class MonitorRecorder:
+    """Sends the first learner's news to the monitor actor."""
+
+    def __init__(self, monitor: Any) -> None:
+        self._monitor = monitor
+
+    def record(self, update_count: int, metrics: dict[str, float]) -> None:
+        ray.get(self._monitor.record.remote(update_count, metrics))
+
+    def checkpoint_saved(self, update_count: int) -> None:
+        self._monitor.checkpoint_saved.remote(update_count)
+
+    def warn(self, message: str) -> None:
+        ray.get(self._monitor.warn.remote(message))
+
+
+def run_learner(settings: dict[str, Any]) -> None:
+    """What each worker of the trainer executes: take the shard, continue where the run stands, train.
+
+    Args:
+        settings: `plan` (RunPlan), `shards` (one reference per learner, in lists so that Ray leaves them
+            unresolved) and `monitor` (actor handle).
+    """
+    plan: RunPlan = settings["plan"]
+    rank, num_learners = collective.rank(), collective.num_learners()
+    torch.set_num_threads(plan.config.cpus_per_learner)
+    torch.set_flush_denormal(True)  # decayed Adam moments would otherwise crawl through subnormal arithmetic
+    device = get_device() if plan.device == "cuda" else torch.device("cpu")
+    rows = resident_rows(settings["shards"][rank], device)
+    learner = Learner(plan, rows, rank, collective.average if num_learners > 1 else None)
+    recorder = MonitorRecorder(settings["monitor"])
+    saved = checkpoint.load_newest(plan.run_folder, warn=recorder.warn if rank == 0 else lambda message: None)
+    if saved is not None:
+        learner.restore(saved)
+    train(learner, learner.sampler, recorder)

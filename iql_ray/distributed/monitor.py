@@ -1,0 +1,245 @@
+"""The monitor of a run: one actor that keeps its record and evaluates its checkpoints while the learners go on.
+
+It is the run's only writer to tracking, and lives on the driver's node. `RunMonitor` is plain Python.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from iql_ray import checkpoint, run_folder
+from iql_ray import config as config_io
+from iql_ray.data.prepared import Manifest
+from iql_ray.distributed.rollout_workers import RolloutWorkers
+from iql_ray.distributed.train_config import TrainConfig
+from iql_ray.evaluation.statistics import summarize
+from iql_ray.policy import Policy
+from iql_ray.seeding import child_seed
+from iql_ray.tracking.runs import FinalStatus, RunLogger
+
+Evaluate = Callable[[Policy], dict[str, Any]]
+"""From a policy to what `summarize` says of its episodes."""
+
+CLOSE_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands, for whoever watches it."""
+
+    update_count: int
+    metrics: dict[str, float]
+    evaluation: dict[str, Any] | None
+    messages: tuple[str, ...]
+    """Everything the run has had to say so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyModel:
+    """The policy that a run hands on."""
+
+    policy_folder: Path
+    update_count: int
+    register_as: str | None
+    tags: dict[str, str]
+    example_observations: np.ndarray
+
+
+class RunMonitor:
+    """Records one run and evaluates its checkpoints, in order, on a thread of its own.
+
+    Args:
+        logger: of the run, just started or reopened.
+        evaluate: None where the run has no environment.
+    """
+
+    def __init__(self, logger: RunLogger, evaluate: Evaluate | None) -> None:
+        self.folder = logger.folder
+        self._logger = logger
+        self._evaluate = evaluate
+        self._update_count = 0
+        self._metrics: dict[str, float] = {}
+        self._messages: list[str] = []
+        self._error: Exception | None = None
+        self._is_ending = False
+        self._news = threading.Condition()
+        self._thread = threading.Thread(target=self._evaluate_pending, name="evaluation", daemon=True)
+        if evaluate is not None:
+            self._thread.start()
+
+    def record(self, update_count: int, metrics: dict[str, float]) -> None:
+        """A point of the training curves; on the disk when this returns."""
+        self._logger.log_metrics(update_count, metrics)
+        self._update_count, self._metrics = update_count, metrics
+
+    def checkpoint_saved(self, update_count: int) -> None:
+        """A checkpoint is there; it is evaluated if it says so."""
+        self._update_count = max(self._update_count, update_count)
+        with self._news:
+            self._news.notify()
+
+    def warn(self, message: str) -> None:
+        """Something that the user should read, and that does not end the run."""
+        self._messages.append(message)
+
+    def progress(self) -> Progress:
+        evaluations = run_folder.read_evaluations(self.folder)
+        return Progress(
+            update_count=self._update_count,
+            metrics=self._metrics,
+            evaluation=evaluations[max(evaluations)] if evaluations else None,
+            messages=tuple(self._messages),
+        )
+
+    def finish_evaluations(self) -> None:
+        """Wait until every checkpoint that asks for it is evaluated.
+
+        Raises:
+            RuntimeError: an evaluation failed; training and its checkpoints are not touched by that.
+        """
+        with self._news:
+            self._is_ending = True
+            self._news.notify()
+        if self._evaluate is not None:
+            self._thread.join()
+        if self._error is not None:
+            raise RuntimeError(f"evaluation failed: {self._error}") from self._error
+
+    def close(self, status: FinalStatus, model: PolicyModel | None = None) -> dict[str, Any]:
+        """End the run's record.
+
+        Args:
+            status: how the run ended.
+            model: the policy to log as the run's model, and to register.
+
+        Returns:
+            `model_uri` and `model_version`, None where there is none or the store has not taken it yet, and
+            `is_tracking_complete`; False means that `iql-ray sync` has something left to send.
+        """
+        if model is not None:
+            self._logger.log_model(
+                model.policy_folder,
+                step=model.update_count,
+                register_as=model.register_as,
+                metrics=run_folder.read_evaluations(self.folder).get(model.update_count),
+                tags=model.tags,
+                example_observations=model.example_observations,
+            )
+        is_complete = self._logger.close(status, timeout_seconds=CLOSE_TIMEOUT_SECONDS)
+        registered = next(iter(self._logger.registered().values()), {}) if model is not None else {}
+        return {
+            "model_uri": registered.get("model_uri"),
+            "model_version": registered.get("version"),
+            "is_tracking_complete": is_complete,
+        }
+
+    def _evaluate_pending(self) -> None:
+        """The evaluation thread: the oldest pending checkpoint first, until the run ends and none is left."""
+        try:
+            while True:
+                pending = checkpoint.pending_evaluations(self.folder)
+                if pending:
+                    self._evaluate_one(pending[0])
+                    continue
+                with self._news:
+                    if self._is_ending:
+                        return
+                    self._news.wait(timeout=1.0)
+        except Exception as error:
+            self._error = error
+            self.warn(f"evaluation failed, training goes on: {error}")
+
+    def _evaluate_one(self, update_count: int) -> None:
+        assert self._evaluate is not None
+        policy, _ = checkpoint.load_policy(self.folder, update_count)
+        result = {"num_updates": update_count, **self._evaluate(policy)}
+        run_folder.append_evaluation(self.folder, result)
+        self._logger.log_metrics(update_count, evaluation_metrics(result))
+
+
+def evaluation_metrics(result: dict[str, Any]) -> dict[str, float]:
+    """An evaluation as curves: its numbers under `eval/`, the interval as two of them."""
+    numbers = {name: value for name, value in result.items() if isinstance(value, int | float)}
+    numbers["return_ci_low"], numbers["return_ci_high"] = result["return_ci"]
+    return {f"eval/{name}": float(value) for name, value in numbers.items() if name != "num_updates"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSetup:
+    """What the monitor's process needs to begin or go on with a run's record."""
+
+    config: TrainConfig
+    manifest: Manifest
+    resumed_folder: Path | None
+    num_cpus_per_eval_worker: float
+
+
+class RunMonitorActor(RunMonitor):
+    """The monitor inside its actor: opens the run's record and its rollout workers there."""
+
+    def __init__(self, setup: RunSetup) -> None:
+        self._workers: RolloutWorkers | None = None
+        logger = _resume_record(setup) if setup.resumed_folder else _begin_record(setup)
+        super().__init__(logger, self._evaluation(setup))
+
+    def describe(self) -> tuple[str, Path]:
+        """The run's id and folder."""
+        return self._logger.run_id, self.folder
+
+    def close(self, status: FinalStatus, model: PolicyModel | None = None) -> dict[str, Any]:
+        if self._workers is not None:
+            self._workers.close()
+        return super().close(status, model)
+
+    def _evaluation(self, setup: RunSetup) -> Evaluate | None:
+        environment_id, config = setup.config.env, setup.config
+        if environment_id is None:
+            return None
+
+        def evaluate(policy: Policy) -> dict[str, Any]:
+            if self._workers is None:
+                self._workers = RolloutWorkers(environment_id, config.num_eval_workers, setup.num_cpus_per_eval_worker)
+            seed = child_seed(config.seed, "evaluation")
+            return summarize(self._workers.evaluate(policy, config.num_eval_episodes, seed), environment_id)
+
+        return evaluate
+
+
+def _begin_record(setup: RunSetup) -> RunLogger:
+    config, manifest = setup.config, setup.manifest
+    logger = RunLogger.start(
+        storage=config.storage,
+        experiment=config.experiment,
+        tracking_uri=config.tracking_uri,
+        run_name=config.run_name,
+    )
+    config_io.save(config, logger.folder / run_folder.CONFIG_FILE)
+    logger.log_params(config_io.flatten(config_io.to_dict(config)))
+    logger.log_dataset(
+        name=Path(config.dataset).name,
+        digest=manifest.digest,
+        source=manifest.provenance.source,
+        num_rows=manifest.num_rows,
+        profile={"num_episodes": manifest.num_episodes, "return_mean": manifest.episode_returns.mean},
+    )
+    return logger
+
+
+def _resume_record(setup: RunSetup) -> RunLogger:
+    assert setup.resumed_folder is not None
+    return RunLogger.reopen(setup.resumed_folder, tracking_uri=setup.config.tracking_uri)
+
+
+def start_monitor(setup: RunSetup) -> Any:
+    """The monitor's actor, on the node of the process that calls."""
+    here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
+    actor_class = ray.remote(RunMonitorActor).options(num_cpus=0, max_concurrency=8, scheduling_strategy=here)
+    return actor_class.remote(setup)

@@ -1,0 +1,74 @@
+"""Reading a source's fragments on the whole cluster, in order and in bounded memory, through Ray Data.
+
+Ray must be running, and every node must see the source's files. What is read is not interpreted here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.data import DataContext, ExecutionResources
+
+from iql_ray.data.sources import Source, canonical_schema
+
+MAX_BLOCKS = 1_000
+"""Fragments beyond this share a task: a folder of very many small files is not very many tasks."""
+
+BLOCK_BYTES = 16 * 2**20
+"""A task hands on its rows in blocks of about this size."""
+
+OBJECT_STORE_BYTES = 256 * 2**20
+"""What read-ahead may hold in the object store."""
+
+REFUSAL = "refusal"
+"""A column beside the data's: null, or why a fragment cannot be read. Raised in a task, the reason would reach the
+user under pages of Ray Data's tracebacks."""
+
+
+def read_in_order(source: Source) -> Iterator[pa.Table]:
+    """The source's tables in order; tasks read ahead within `OBJECT_STORE_BYTES`.
+
+    Raises:
+        ValueError: a fragment that cannot be read, or does not hold what the source's header promised.
+    """
+    num_fragments = len(source.fragments)
+
+    def read(batch: Any) -> Iterator[Any]:
+        for index in batch["id"]:
+            yield from _read_or_refuse(source, int(index))
+
+    with DataContext.current(_context()):
+        indices = ray.data.range(num_fragments, override_num_blocks=min(num_fragments, MAX_BLOCKS))
+        tables = indices.map_batches(read, batch_size=None)
+    batches: Iterable[Any] = tables.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    for table in batches:
+        refusals = table.column(REFUSAL)
+        if refusals.null_count < len(refusals):
+            raise ValueError(refusals.drop_null()[0].as_py())
+        yield table.drop_columns([REFUSAL])
+
+
+def _read_or_refuse(source: Source, index: int) -> Iterator[pa.Table]:
+    """A fragment's tables with a column of refusals; a refused fragment ends in one row of it."""
+    try:
+        for table in source.read(source.fragments[index]):
+            yield table.append_column(REFUSAL, pa.nulls(table.num_rows, pa.string()))
+    except (ValueError, OSError) as error:
+        schema = canonical_schema(source.layout).append(pa.field(REFUSAL, pa.string()))
+        yield pa.Table.from_pylist([{REFUSAL: f"source '{source.spec}': {error}"}], schema)
+
+
+def _context() -> DataContext:
+    """Ray Data's settings for an ordered, quiet, bounded read."""
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that bars are off, as asked
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = BLOCK_BYTES
+    context.execution_options.preserve_order = True
+    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=OBJECT_STORE_BYTES)
+    return context

@@ -1,0 +1,231 @@
+"""Rollout workers: Ray actors that keep environments, and evaluate a policy in groups of episodes.
+
+Groups go to whichever worker is free, and again to another one if a worker dies; what an episode gives does not depend
+on who ran it (see `evaluation.episodes`). Workers hold numpy policies and never import torch. Nothing is trained here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, cast
+
+import gymnasium
+import ray
+
+from iql_ray.envs.catalog import make_env
+from iql_ray.evaluation.episodes import run_group, split_into_groups
+from iql_ray.experience import EpisodeResult
+from iql_ray.policy import Policy
+
+Group = tuple[int, ...]
+"""The seeds of episodes that run side by side."""
+
+MAX_ATTEMPTS = 3
+"""How often a group may fail, by an exception or by its worker's death, before the evaluation gives up."""
+START_TIMEOUT_SECONDS = 300.0
+"""How long an evaluation waits while no worker at all answers: a cluster may be growing, or a node coming back."""
+POLL_SECONDS = 0.02
+CLOSE_TIMEOUT_SECONDS = 2.0
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""A worker is the unit of parallelism; with one thread a matrix product is also summed in one order."""
+PING = "ping"
+
+
+class RolloutWorker:
+    """The inside of one actor: environments, made when first needed and used again. Works without Ray."""
+
+    def __init__(self, environment_id: str) -> None:
+        self._environment_id = environment_id
+        self._environments: list[gymnasium.Env] = []
+
+    def ping(self) -> str:
+        return "pong"
+
+    def apply(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call `func` with this worker: how the actor manager reaches every method."""
+        return func(self, *args, **kwargs)
+
+    def run(self, policy: Policy, seeds: Group, temperature: float) -> list[EpisodeResult]:
+        """One episode per seed. A failure throws the environments away, so that a new attempt has new ones."""
+        try:
+            while len(self._environments) < len(seeds):
+                self._environments.append(make_env(self._environment_id))
+            return run_group(policy, self._environments, seeds, temperature)
+        except Exception:
+            self._environments = []
+            raise
+
+    def close(self) -> None:
+        for environment in self._environments:
+            environment.close()
+        self._environments = []
+
+
+class GroupQueue:
+    """Which groups wait, which worker runs which, and how often each has failed."""
+
+    def __init__(self, groups: Sequence[Group], environment_id: str) -> None:
+        self._groups = groups
+        self._environment_id = environment_id
+        self._waiting = deque(range(len(groups)))
+        self._running: dict[int, int] = {}
+        self._num_failures = [0] * len(groups)
+        self._results: dict[int, list[EpisodeResult]] = {}
+
+    @property
+    def is_done(self) -> bool:
+        return len(self._results) == len(self._groups)
+
+    def take(self, worker: int) -> Group | None:
+        """The next group for a free worker; None where the worker is busy or nothing waits."""
+        if worker in self._running or not self._waiting:
+            return None
+        self._running[worker] = self._waiting.popleft()
+        return self._groups[self._running[worker]]
+
+    def finish(self, worker: int, results: list[EpisodeResult]) -> None:
+        self._results[self._running.pop(worker)] = results
+
+    def fail(self, worker: int, error: Exception) -> None:
+        """Put the worker's group back at the head of the queue.
+
+        Raises:
+            RuntimeError: this group has now failed MAX_ATTEMPTS times.
+        """
+        group = self._running.pop(worker)
+        self._num_failures[group] += 1
+        if self._num_failures[group] >= MAX_ATTEMPTS:
+            seeds = ", ".join(map(str, self._groups[group]))
+            raise RuntimeError(
+                f"rollout worker {worker} failed in environment '{self._environment_id}', episodes with seeds "
+                f"{seeds}; these have now failed {MAX_ATTEMPTS} times: {cause_of(error)}"
+            ) from error
+        self._waiting.appendleft(group)
+
+    def results(self) -> list[EpisodeResult]:
+        """All results in episode order."""
+        return [result for group in range(len(self._groups)) for result in self._results[group]]
+
+
+def cause_of(error: Exception) -> str:
+    """The worker's own exception in one line, without Ray's copy of the remote traceback around it."""
+    cause = getattr(error, "cause", error)
+    return f"{type(cause).__name__}: {cause}".strip().splitlines()[0]
+
+
+class RolloutWorkers:
+    """A pool of rollout workers, in a driver or inside another actor.
+
+    Workers join as they start and again after they died, so a cluster that has room for only some of them does the
+    work with those.
+
+    Args:
+        environment_id: what `make_env` takes; its module must be importable on the workers.
+        num_workers: processes, each with up to GROUP_WIDTH environments.
+        num_cpus_each: what Ray reserves for a worker.
+    """
+
+    def __init__(self, environment_id: str, num_workers: int, num_cpus_each: float = 1.0) -> None:
+        if num_workers < 1:
+            raise ValueError(f"num_workers is {num_workers}, expected at least 1")
+        from ray.rllib.utils.actor_manager import FaultTolerantActorManager
+
+        # "DEFAULT": not inside the placement group of the actor or trainer that this object may live in.
+        actor_class = ray.remote(RolloutWorker).options(
+            num_cpus=num_cpus_each,
+            max_restarts=-1,
+            scheduling_strategy="DEFAULT",
+            runtime_env={"env_vars": ONE_THREAD},
+        )
+        actors: list[Any] = [actor_class.remote(environment_id) for _ in range(num_workers)]
+        self._manager = FaultTolerantActorManager(actors, max_remote_requests_in_flight_per_actor=1)
+        self._environment_id = environment_id
+        self._ready: set[int] = set()
+        self._num_evaluations = 0
+
+    def evaluate(self, policy: Policy, num_episodes: int, seed: int, temperature: float = 0.0) -> list[EpisodeResult]:
+        """Run episodes under the policy: the same returns on any number of workers.
+
+        Args:
+            policy: sent once, through the object store.
+            num_episodes: how many.
+            seed: of the evaluation; every episode has a seed of its own from it.
+            temperature: scales the policy's noise; 0 acts at the mean.
+
+        Returns:
+            One result per episode, in episode order.
+
+        Raises:
+            RuntimeError: a group of episodes failed MAX_ATTEMPTS times, or no worker answered for
+                START_TIMEOUT_SECONDS.
+        """
+        queue = GroupQueue(split_into_groups(num_episodes, seed), self._environment_id)
+        # Calls of an evaluation that failed may still be under way: their answers carry another tag and are not read.
+        self._num_evaluations += 1
+        tag = f"evaluation {self._num_evaluations}"
+        arguments = {"policy": ray.put(policy), "temperature": temperature}
+        self._ready.clear()  # a worker may have died since the last evaluation
+        last_ready = time.monotonic()
+        while not queue.is_done:
+            self._ping_absent_workers()
+            self._hand_out(queue, tag, arguments)
+            self._collect(queue, tag)
+            if self._ready:
+                last_ready = time.monotonic()
+            elif time.monotonic() - last_ready > START_TIMEOUT_SECONDS:
+                raise self._nobody_answers()
+        return queue.results()
+
+    def _ping_absent_workers(self) -> None:
+        """Ask workers that have not started, or died; one question under way each, answered when they are up."""
+        absent = [worker for worker in self._manager.actor_ids() if worker not in self._ready]
+        if absent:
+            self._manager.foreach_actor_async(RolloutWorker.ping, tag=PING, healthy_only=False, remote_actor_ids=absent)
+
+    def _hand_out(self, queue: GroupQueue, tag: str, arguments: dict[str, Any]) -> None:
+        run: Callable[..., Any] = RolloutWorker.run
+        for worker in sorted(self._ready):
+            if (seeds := queue.take(worker)) is not None:
+                call = {**arguments, "seeds": seeds}
+                num_sent = self._manager.foreach_actor_async(run, tag=tag, kwargs=call, remote_actor_ids=[worker])
+                assert num_sent == 1, f"the manager dropped a call to worker {worker}"
+
+    def _collect(self, queue: GroupQueue, tag: str) -> None:
+        """Take what has arrived. Any error takes a worker out of service until it answers a ping again."""
+        answers = self._manager.fetch_ready_async_reqs(
+            tags=[tag, PING], timeout_seconds=POLL_SECONDS, mark_healthy=True
+        )
+        for answer in answers.result_or_errors:
+            worker, value = answer.actor_id, cast(Any, answer.get())
+            if not answer.ok:
+                self._ready.discard(worker)
+            elif answer.tag == PING:
+                self._ready.add(worker)
+            if answer.tag == tag:
+                (queue.finish if answer.ok else queue.fail)(worker, value)
+
+    def _nobody_answers(self) -> RuntimeError:
+        return RuntimeError(
+            f"none of {self._manager.num_actors()} rollout workers for environment '{self._environment_id}' has "
+            f"answered for {START_TIMEOUT_SECONDS:.0f} s; free in the cluster: {ray.available_resources()}"
+        )
+
+    def close(self) -> None:
+        """Close the environments of workers that answer in time, then end all workers. Can be called twice."""
+        if self._ready:
+            self._manager.foreach_actor(
+                RolloutWorker.close, remote_actor_ids=sorted(self._ready), timeout_seconds=CLOSE_TIMEOUT_SECONDS
+            )
+            self._ready.clear()
+        self._manager.clear()
+
+    def __enter__(self) -> RolloutWorkers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

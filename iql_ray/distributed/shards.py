@@ -1,0 +1,68 @@
+"""From a prepared dataset to one packed matrix per learner in the object store, read once through Ray Data.
+
+Learners on a node map the same read-only memory; none holds a copy. Training itself is `learner.py`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+import torch
+from ray import ObjectRef
+from ray.data import DataContext
+
+from iql_ray.data.packed import pack
+from iql_ray.data.prepared import Manifest, shard_paths
+from iql_ray.data.schema import fixed_size_lists
+from iql_ray.data.transforms import Transforms
+
+ROW = "row"
+
+
+def packed_shards(dataset: Path, manifest: Manifest, transforms: Transforms, num_shards: int) -> list[ObjectRef]:
+    """One (rows, width) float32 matrix per shard: equal consecutive parts of the dataset, one row more at most.
+
+    The dataset was shuffled when it was prepared, so consecutive rows are a random sample. Rows keep their order,
+    whatever the cluster: with the same configuration a resumed run sees the same rows at the same places.
+    """
+
+    def pack_rows(table: pa.Table) -> pa.Table:
+        return pa.table({ROW: fixed_size_lists(pack(table, transforms))})
+
+    context = DataContext.get_current().copy()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    with DataContext.current(context):
+        paths = [str(path) for path in shard_paths(dataset)]
+        rows = ray.data.read_parquet(paths).map_batches(pack_rows, batch_format="pyarrow").materialize()
+        parts = rows.split_at_indices(_bounds(manifest.num_rows, num_shards)) if num_shards > 1 else [rows]
+        shards = [_stack.remote(*part.to_arrow_refs()) for part in parts]
+        ray.wait(shards, num_returns=len(shards), fetch_local=False)  # before the tables' references go
+    return shards
+
+
+def _bounds(num_rows: int, num_shards: int) -> list[int]:
+    return [num_rows * shard // num_shards for shard in range(1, num_shards)]
+
+
+@ray.remote
+def _stack(*tables: pa.Table) -> np.ndarray:
+    """Blocks of packed rows as one matrix."""
+    return np.concatenate([_rows_of(table) for table in tables if table.num_rows])
+
+
+def _rows_of(table: pa.Table) -> np.ndarray:
+    column = table.column(ROW).combine_chunks()
+    return column.flatten().to_numpy().reshape(len(column), -1)
+
+
+def resident_rows(shard: ObjectRef, device: torch.device) -> torch.Tensor:
+    """A shard as a tensor on the device: on a CPU a view of the object store's own memory, never written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(ray.get(shard)).to(device)

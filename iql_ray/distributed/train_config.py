@@ -1,0 +1,85 @@
+"""What a training run is, as its command line and its saved configuration say it. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from iql_ray.algorithm.iql_config import IQLConfig
+from iql_ray.data.transforms import TransformConfig
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train a policy offline by implicit Q-learning."""
+
+    dataset: str = ""
+    """Folder made by `iql-ray prepare`; required for a new run."""
+    env: str | None = None
+    """Gymnasium id to evaluate in; without one the run trains from data alone."""
+    recipe: str | None = None
+    """Named configuration under the other flags: locomotion, antmaze, kitchen_adroit."""
+    agent: Annotated[IQLConfig, tyro.conf.arg(name="")] = field(default_factory=IQLConfig)
+    """Hyperparameters of IQL."""
+    transforms: Annotated[TransformConfig, tyro.conf.arg(name="")] = field(default_factory=TransformConfig)
+    """Of rewards and observations."""
+    seed: int = 0
+    """Run seed: initial weights, minibatches, dropout and evaluation episodes follow from it."""
+    num_updates: int = 1_000_000
+    """Updates of the whole run; the policy's cosine schedule has this length."""
+    batch_size: int = 256
+    """Transitions an update, over all learners together."""
+    num_learners: int = 1
+    """Learner actors; each holds an equal share of the data and of the batch."""
+    device: Device = "auto"
+    """Where learners compute; auto takes a GPU where the cluster has one for each learner."""
+    cpus_per_learner: int = 1
+    """CPU threads of each learner; two runs of one thread beat one run of two."""
+    log_interval_updates: int = 1000
+    """Updates between two points of the training curves; each point is the mean over them."""
+    checkpoint_interval_updates: int = 10_000
+    """Updates between two checkpoints."""
+    num_checkpoints_to_keep: int = 3
+    """The last K are kept; the best by evaluation stays besides."""
+    eval_interval_updates: int = 5000
+    """Updates between two evaluations; the last update is always evaluated."""
+    num_eval_episodes: int = 10
+    """Episodes an evaluation."""
+    num_eval_workers: int = 1
+    """Rollout workers that evaluate while the learners go on."""
+    max_failures: int = 3
+    """How often failed learners are restarted from the last checkpoint before the run fails."""
+    storage: str = "runs"
+    """Folder of all runs; on a cluster, one that every node sees."""
+    tracking_uri: str | None = None
+    """MLflow store; default MLFLOW_TRACKING_URI, else an SQLite file in the storage folder."""
+    experiment: str = "iql_ray"
+    """MLflow experiment that the run belongs to."""
+    run_name: str | None = None
+    """MLflow run name; by default MLflow's own."""
+    register_as: str | None = None
+    """Register the best policy (the last one where nothing was evaluated) under this name."""
+    resume: str | None = None
+    """Run id or folder of an interrupted run to finish; its own configuration holds."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "num_updates", "batch_size", "num_learners", "cpus_per_learner", "log_interval_updates",
+            "checkpoint_interval_updates", "num_checkpoints_to_keep", "eval_interval_updates", "num_eval_episodes",
+            "num_eval_workers",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected 1 or more")
+        if self.max_failures < 0:
+            raise ValueError(f"max_failures = {self.max_failures}: expected 0 or more")
+        if self.batch_size % self.num_learners:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible by num_learners {self.num_learners}; "
+                "every learner takes an equal share of a batch"
+            )
+        if not self.dataset and not self.resume:
+            raise ValueError("--dataset is required: the folder that `iql-ray prepare --out` made")

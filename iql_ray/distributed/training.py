@@ -1,0 +1,252 @@
+"""A training run from its configuration to its result, on Ray Train's worker group.
+
+Ray Train places the learners, starts their process group and restarts them after a failure; where a run stands is
+read from its own folder, so that a killed learner, a killed driver and a corrupt checkpoint are one case.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from iql_ray import checkpoint, config, run_folder
+from iql_ray.data.prepared import Manifest, read_manifest, shard_paths
+from iql_ray.data.transforms import Transforms
+from iql_ray.distributed.learner import RunPlan, run_learner
+from iql_ray.distributed.monitor import PolicyModel, Progress, RunSetup, start_monitor
+from iql_ray.distributed.shards import packed_shards
+from iql_ray.distributed.train_config import TrainConfig
+from iql_ray.envs.catalog import check_spaces, environment_spaces
+
+Show = Callable[[Progress], None]
+
+TRAINER_FOLDER = "trainer"
+"""Within the run's folder: what Ray Train writes of its own."""
+PROGRESS_INTERVAL_SECONDS = 1.0
+NUM_EXAMPLE_ROWS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedRun:
+    """A run that nothing about its input speaks against."""
+
+    config: TrainConfig
+    manifest: Manifest
+    transforms: Transforms
+    resumed_folder: Path | None
+
+
+def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]:
+    """Train as configured, or finish an interrupted run; Ray must be initialised.
+
+    Args:
+        run: what `check` made of the configuration.
+        show: called about every second with where the run stands.
+
+    Returns:
+        run_id, run_folder, num_updates, model_uri, the evaluation of the model, ...; plain JSON types.
+
+    Raises:
+        ValueError: the cluster does not have what the configuration asks for.
+        RuntimeError: learners failed more often than `max_failures`, or an evaluation failed.
+    """
+    device = _device(run.config)
+    monitor = start_monitor(
+        RunSetup(
+            config=run.config,
+            manifest=run.manifest,
+            resumed_folder=run.resumed_folder,
+            num_cpus_per_eval_worker=_cpus_per_eval_worker(run.config),
+        )
+    )
+    run_id, folder = ray.get(monitor.describe.remote())
+    with _ended(monitor), _watched(monitor, show):
+        _fit(run, folder, device, monitor)
+        ray.get(monitor.finish_evaluations.remote())
+        model = _model(run, folder)
+        ended = ray.get(monitor.close.remote("FINISHED", model))
+    evaluation = run_folder.read_evaluations(folder).get(model.update_count, {})
+    return {
+        "run_id": run_id,
+        "run_folder": str(folder),
+        "num_updates": run.config.num_updates,
+        "dataset_digest": run.manifest.digest,
+        "data_return_mean": run.manifest.episode_returns.mean,
+        **ended,
+        "model_update": model.update_count,
+        **{name: value for name, value in evaluation.items() if name != "num_updates"},
+    }
+
+
+def check(asked: TrainConfig) -> CheckedRun:
+    """Refuse what cannot work before anything is spent or written; needs no Ray.
+
+    Args:
+        asked: the configuration; with `resume` set, the run's own replaces it.
+
+    Raises:
+        ValueError: names what was got, what was expected, and the fix.
+    """
+    resumed_folder = None
+    if asked.resume is not None:
+        resumed_folder = run_folder.find_run(asked.storage, asked.resume)
+        asked = resumed_config(asked, resumed_folder)
+    manifest = read_manifest(asked.dataset)
+    if manifest.spaces.is_discrete:
+        raise ValueError(
+            f"dataset {asked.dataset} has {manifest.spaces.num_actions} discrete actions; training needs box actions"
+        )
+    if asked.env is not None:
+        check_spaces(asked.env, environment_spaces(asked.env), manifest.spaces, f"dataset {asked.dataset}")
+    if resumed_folder is not None:
+        _check_resumable(resumed_folder, manifest)
+    return CheckedRun(
+        config=asked,
+        manifest=manifest,
+        transforms=Transforms.fit(asked.transforms, manifest),
+        resumed_folder=resumed_folder,
+    )
+
+
+def resumed_config(asked: TrainConfig, folder: Path) -> TrainConfig:
+    """The interrupted run's own configuration; where its record goes may be said anew.
+
+    Raises:
+        ValueError: another setting was given too, which could not be obeyed.
+    """
+    say_nothing = TrainConfig(resume=asked.resume, storage=asked.storage, tracking_uri=asked.tracking_uri)
+    if asked != say_nothing:
+        given = config.flatten(config.to_dict(asked))
+        silent = config.flatten(config.to_dict(say_nothing))
+        changed = sorted(name for name, value in given.items() if value != silent[name])
+        raise ValueError(
+            f"--resume {asked.resume} finishes the run as it was configured, so {', '.join(changed)} cannot be given; "
+            "drop them, or start a new run"
+        )
+    saved = config.load(TrainConfig, folder / run_folder.CONFIG_FILE)
+    return replace(saved, storage=asked.storage, tracking_uri=asked.tracking_uri or saved.tracking_uri)
+
+
+def _check_resumable(folder: Path, manifest: Manifest) -> None:
+    for update_count in run_folder.checkpoint_updates(folder)[-1:]:
+        try:
+            state = checkpoint.read_state(run_folder.checkpoint_folder(folder, update_count))
+        except checkpoint.CorruptCheckpointError:
+            return  # the learners fall back to the one before it, and say so
+        if state.dataset_digest != manifest.digest:
+            raise ValueError(
+                f"run {folder.name} was trained on a dataset with digest {state.dataset_digest}; the dataset there now "
+                f"has {manifest.digest}: put back the one it began with, or start a new run"
+            )
+
+
+def _device(asked: TrainConfig) -> str:
+    """Which kind of device the cluster has for every learner."""
+    resources = ray.cluster_resources()
+    num_gpus, num_cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    if asked.device == "cuda" and num_gpus < asked.num_learners:
+        raise ValueError(f"--device cuda needs {asked.num_learners} GPUs, the cluster has {num_gpus}; use --device cpu")
+    if num_cpus < asked.num_learners * asked.cpus_per_learner:
+        raise ValueError(
+            f"{asked.num_learners} learners of {asked.cpus_per_learner} CPUs need more than the {num_cpus} CPUs that "
+            "the cluster has; lower --num-learners or --cpus-per-learner"
+        )
+    if asked.device == "auto":
+        return "cuda" if num_gpus >= asked.num_learners else "cpu"
+    return asked.device
+
+
+def _cpus_per_eval_worker(asked: TrainConfig) -> float:
+    """One each where the cluster has them to spare; otherwise evaluation shares the learners' cores."""
+    spare = ray.cluster_resources().get("CPU", 0) - asked.num_learners * asked.cpus_per_learner
+    return 1.0 if spare >= asked.num_eval_workers else 0.0
+
+
+def _fit(run: CheckedRun, folder: Path, device: str, monitor: Any) -> None:
+    """Let the learners run to the end of the run's updates."""
+    asked = run.config
+    shards = packed_shards(Path(asked.dataset), run.manifest, run.transforms, asked.num_learners)
+    plan = RunPlan(
+        config=asked,
+        run_folder=folder,
+        spaces=run.manifest.spaces,
+        transforms=run.transforms,
+        dataset_digest=run.manifest.digest,
+        device=device,
+    )
+    is_cuda = device == "cuda"
+    trainer = TorchTrainer(
+        run_learner,
+        train_loop_config={"plan": plan, "shards": shards, "monitor": monitor},
+        torch_config=TorchConfig(backend="nccl" if is_cuda else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=asked.num_learners, use_gpu=is_cuda, resources_per_worker={"CPU": asked.cpus_per_learner}
+        ),
+        run_config=RunConfig(
+            name=f"{folder.name}-{len(list((folder / TRAINER_FOLDER).glob('*')))}",
+            storage_path=str(folder / TRAINER_FOLDER),
+            failure_config=FailureConfig(max_failures=asked.max_failures),
+        ),
+    )
+    trainer.fit()
+
+
+def _model(run: CheckedRun, folder: Path) -> PolicyModel:
+    """The policy that the run hands on: the best by evaluation, the last where nothing was evaluated."""
+    which = "last" if run_folder.best_update(folder) is None else "best"
+    policy_folder = checkpoint.policy_folder(folder, which)
+    return PolicyModel(
+        policy_folder=policy_folder,
+        update_count=int(policy_folder.parent.name),
+        register_as=run.config.register_as,
+        tags={"dataset.sha256": run.manifest.digest, "environment": str(run.config.env), "checkpoint": which},
+        example_observations=_example_observations(Path(run.config.dataset)),
+    )
+
+
+def _example_observations(dataset: Path) -> np.ndarray:
+    with pyarrow.parquet.ParquetFile(shard_paths(dataset)[0]) as shard:
+        rows = next(shard.iter_batches(NUM_EXAMPLE_ROWS, columns=["observations"]))
+    return np.array(rows.column("observations").to_pylist(), np.float32)
+
+
+@contextmanager
+def _ended(monitor: Any) -> Iterator[None]:
+    """Whatever happens inside, the run's record says how it ended."""
+    try:
+        yield
+    except BaseException as error:
+        status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
+        ray.get(monitor.close.remote(status))
+        raise
+    finally:
+        ray.kill(monitor)
+
+
+@contextmanager
+def _watched(monitor: Any, show: Show) -> Iterator[None]:
+    """Show where the run stands until the block ends, and once more then."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(PROGRESS_INTERVAL_SECONDS):
+            show(ray.get(monitor.progress.remote()))
+
+    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        show(ray.get(monitor.progress.remote()))

@@ -1,0 +1,65 @@
+"""The words every floor shares: a batch of transitions, the spaces they live in, the result of an episode.
+
+Nothing here computes; torch is named for types alone, so that reading a manifest never imports it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransitionBatch:
+    """A batch of transitions in the agent's own units: transformed rewards, actions in [-1, 1].
+
+    Shapes are (..., batch, dim) or (..., batch). Leading axes, where there are any, are one batch per seed.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    next_observations: Tensor
+    terminations: Tensor
+    """1 where the task ended, so that nothing is bootstrapped; a truncation stays 0. Floating point."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spaces:
+    """What an environment takes and gives: flat float32 observations, and box or discrete actions.
+
+    A discrete action is stored as its index in one column, so `action_dim` is then 1 and the bounds are empty.
+    """
+
+    observation_dim: int
+    action_dim: int
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+    num_actions: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.is_discrete:
+            if self.action_dim != 1 or self.action_low or self.action_high:
+                raise ValueError(f"discrete actions are one index without bounds, got {self}")
+        elif not len(self.action_low) == len(self.action_high) == self.action_dim:
+            raise ValueError(f"action bounds need {self.action_dim} numbers each, got {self}")
+        elif not all(low < high for low, high in zip(self.action_low, self.action_high, strict=True)):
+            raise ValueError(f"every lower action bound must be below its upper bound, got {self}")
+
+    @property
+    def is_discrete(self) -> bool:
+        return self.num_actions is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeResult:
+    """One finished evaluation episode: undiscounted raw return, length in environment steps."""
+
+    seed: int
+    episode_return: float
+    length: int
+    is_success: bool | None = None
+    """What the environment reported, None where it reports nothing."""

@@ -1,0 +1,76 @@
+"""The folder of one run: what lies where, and the evaluations written beside the checkpoints.
+
+    RUN/config.json            the whole configuration; it alone re-runs the run
+    RUN/checkpoints/000005000  one folder per kept checkpoint, its policy inside
+    RUN/evaluations.jsonl      one line per evaluated checkpoint, in the order they were done
+
+Paths and small JSON alone: the checkpoints' contents belong to `checkpoint.py`, the record for MLflow to `tracking`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+CONFIG_FILE = "config.json"
+EVALUATIONS_FILE = "evaluations.jsonl"
+CHECKPOINTS_FOLDER = "checkpoints"
+
+
+def find_run(storage: str | Path, run: str) -> Path:
+    """The folder of a run, given by id within the storage or by path.
+
+    Raises:
+        ValueError: there is no run of that name.
+    """
+    for folder in (Path(storage) / run, Path(run)):
+        if (folder / CONFIG_FILE).is_file():
+            return folder.absolute()
+    raise ValueError(
+        f"run '{run}' not found: neither {Path(storage) / run} nor {run} holds a {CONFIG_FILE}; "
+        "give the run id that train printed, or the run's folder, and --storage where runs are kept"
+    )
+
+
+def checkpoint_folder(run_folder: Path, update_count: int) -> Path:
+    """Where the checkpoint after that many updates lies."""
+    return run_folder / CHECKPOINTS_FOLDER / f"{update_count:09d}"
+
+
+def checkpoint_updates(run_folder: Path) -> list[int]:
+    """Update counts of all checkpoints there are, ascending; a half-written one does not count."""
+    folder = run_folder / CHECKPOINTS_FOLDER
+    return sorted(int(each.name) for each in folder.glob("*") if each.name.isdigit())
+
+
+def read_evaluations(run_folder: Path) -> dict[int, dict[str, Any]]:
+    """Evaluation results by update count. A line cut off by a crash is passed over: it will be made again."""
+    path = run_folder / EVALUATIONS_FILE
+    results: dict[int, dict[str, Any]] = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            result = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        results[result["num_updates"]] = result
+    return results
+
+
+def append_evaluation(run_folder: Path, result: dict[str, Any]) -> None:
+    """Add one result; it holds `num_updates` and what `evaluation.statistics.summarize` gives."""
+    with (run_folder / EVALUATIONS_FILE).open("a") as file:
+        file.write("\n" * _ends_mid_line(run_folder) + json.dumps(result) + "\n")
+
+
+def best_update(run_folder: Path) -> int | None:
+    """The evaluated checkpoint with the highest mean return, the earlier one of equals; None before any."""
+    evaluations = read_evaluations(run_folder)
+    if not evaluations:
+        return None
+    return max(sorted(evaluations), key=lambda update: evaluations[update]["return_mean"])
+
+
+def _ends_mid_line(run_folder: Path) -> bool:
+    path = run_folder / EVALUATIONS_FILE
+    return path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")

@@ -1,0 +1,48 @@
+"""A run's record sent in one go, by whoever waits for it: after the run, or to another store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from iql_ray.tracking.shipping import connect
+from iql_ray.tracking.spool import Spool, count_rejected, count_waiting
+from iql_ray.tracking.starting import aim
+from iql_ray.tracking.store import load_address
+
+
+def synchronize(folder: Path, tracking_uri: str | None = None, wait_seconds: float = 0.0) -> dict[str, Any]:
+    """Send everything that waits in the spool of a run.
+
+    Args:
+        folder: the run's folder.
+        tracking_uri: another store than before; it gets the whole record.
+        wait_seconds: how long to wait for the run's own process to let go.
+
+    Returns:
+        `run_id`, `tracking_uri`, `mlflow_run_id`, and the records `sent` now and `rejected` so far.
+
+    Raises:
+        ValueError: no run folder, an unusable store, or a run that is still going.
+        ConnectionError: the store is away; what it has not taken waits in the spool.
+    """
+    address = load_address(folder)
+    spool = Spool(folder, wait_seconds)
+    try:
+        address = aim(folder, address, tracking_uri)
+        sender = connect(address, spool)
+        num_sent = sender.send_waiting()
+    except ValueError:
+        raise
+    except Exception as error:
+        waiting = f"{count_waiting(folder)} of run {address.run_id} wait in {folder}"
+        raise ConnectionError(f"tracking store {address.tracking_uri} takes no records; {waiting}") from error
+    finally:
+        spool.close()
+    return {
+        "run_id": address.run_id,
+        "tracking_uri": address.tracking_uri,
+        "mlflow_run_id": sender.run_id,
+        "sent": num_sent,
+        "rejected": count_rejected(folder),
+    }

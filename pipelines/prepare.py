@@ -1,0 +1,128 @@
+"""iql-ray prepare --source npz:logs.npz --env Pendulum-v1 --action-bounds -1 1 --out data/pendulum
+
+Logged data in, a prepared dataset out: Parquet shards of shuffled transitions, and a manifest. Parse, call, print.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipelines import command_line
+from pipelines.ray_session import ray_session
+
+if TYPE_CHECKING:
+    from iql_ray.data.prepared import Manifest
+    from iql_ray.data.sources import Source
+    from iql_ray.data.writing import WritingPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Turn logged data into a prepared dataset."""
+
+    source: str
+    """npz:PATH, hdf5:PATH (D4RL layout), parquet:FILE|FOLDER|GLOB or minari:ID_OR_PATH (a local dataset)."""
+    out: Path
+    """The folder to make. It appears whole at the end, or not at all."""
+    env: str | None = None
+    """Environment id whose spaces the data must fit, and whose action bounds the prepared actions have."""
+    columns: tuple[str, ...] = ()
+    """Whose column is which, as CANONICAL=THEIRS: observations=obs next_observations=new_obs terminations=dones
+    episode=eps_id; several scalar columns by commas: observations=x,y,z."""
+    action_bounds: tuple[float, float] | None = None
+    """LOW HIGH of the box that the data's actions lie in; mapped linearly on the environment's own bounds."""
+    licence: str | None = None
+    """The data's licence, a line for the manifest; by default what the source itself records."""
+    seed: int = 0
+    """Of the one shuffle over all transitions."""
+    rows_per_shard: int = 131_072
+    """A shard's size at most; it changes files and memory, not the order of the rows."""
+    unfinished_episodes: Literal["error", "truncate"] = "error"
+    """An episode flagged neither terminal nor truncated at its end is an error, or counts as truncated there."""
+    overwrite: bool = False
+    """Replace a prepared dataset at --out, once the new one is complete."""
+
+    def __post_init__(self) -> None:
+        if self.rows_per_shard < 1:
+            raise ValueError(f"rows_per_shard is {self.rows_per_shard}, expected at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}, expected 0 or more")
+
+
+def prepare(config: PrepareConfig) -> dict[str, Any]:
+    """Check everything that headers tell, then read, check and write the rows.
+
+    Returns:
+        Path, counts, digest and statistics: what a script needs of the manifest.
+
+    Raises:
+        ValueError: bad input; nothing is left behind, nothing is overwritten.
+    """
+    from iql_ray.data.sources import open_source, parse_columns
+    from iql_ray.data.writing import check_destination, write_dataset
+
+    check_destination(config.out, config.overwrite)
+    source = open_source(config.source, parse_columns(config.columns))
+    plan = _plan(config, source)
+    with ray_session():
+        from iql_ray.distributed.preparation import read_in_order
+
+        manifest = write_dataset(read_in_order(source), plan)
+    return _result(config.out, manifest)
+
+
+def _plan(config: PrepareConfig, source: Source) -> WritingPlan:
+    from iql_ray.data.actions import resolve_actions
+    from iql_ray.data.writing import WritingPlan
+
+    environment = None
+    if config.env is not None:
+        from iql_ray.envs.catalog import environment_spaces
+
+        environment = environment_spaces(config.env)
+    return WritingPlan(
+        source=source,
+        actions=resolve_actions(source.layout, source.recorded.spaces, environment, config.action_bounds),
+        destination=config.out,
+        environment_id=config.env,
+        licence=config.licence,
+        action_bounds=config.action_bounds,
+        seed=config.seed,
+        rows_per_shard=config.rows_per_shard,
+        unfinished_episodes=config.unfinished_episodes,
+        overwrite=config.overwrite,
+    )
+
+
+def _result(out: Path, manifest: Manifest) -> dict[str, Any]:
+    returns = manifest.episode_returns
+    return {
+        "path": str(out),
+        "environment_id": manifest.environment_id,
+        "num_rows": manifest.num_rows,
+        "num_episodes": manifest.num_episodes,
+        "num_dropped_rows": manifest.num_dropped_rows,
+        "num_terminations": manifest.num_terminations,
+        "num_truncations": manifest.num_truncations,
+        "num_shards": len(manifest.shards),
+        "return_mean": returns.mean,
+        "return_std": returns.std,
+        "return_min": returns.min,
+        "return_max": returns.max,
+        "episode_length_mean": manifest.episode_lengths.mean,
+        "licence": manifest.licence,
+        "digest": manifest.digest,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return command_line.main(PrepareConfig, prepare, argv, description=__doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

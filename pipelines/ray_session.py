@@ -1,0 +1,95 @@
+"""The Ray session of a command: joins the cluster it was given, or starts a local one and stops it again.
+
+Configures Ray's console (warnings and errors of workers, no play-by-play) and nothing about the work itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+
+MIN_LOCAL_CPUS = 4
+"""Logical CPUs of a local session at least: on a two-core laptop a learner and its evaluation workers would
+otherwise wait for each other for ever. They share the cores that there are."""
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # The trainer's controller polls its workers this often, and every report waits for a poll: 2 s by default.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # Lines of worker processes that say nothing to a user: the trainer asks a dashboard that we do not start, and
+    # narrates what our own progress shows.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "|".join(
+        (
+            "State API may be temporarily unavailable",
+            "has constructor arguments in the object store and max_restarts",
+            "Reporting training result",
+            "Setting up process group for",
+            "Requesting resources: ",
+            "Attempting to start training worker group",
+            "Started training worker group",
+            r"^- \(ip=.* world_rank=",
+        )
+    ),
+}
+"""Set before Ray starts, where the user has not set them."""
+
+
+@contextlib.contextmanager
+def ray_session(num_cpus: int | None = None) -> Iterator[None]:
+    """Connect to Ray for the length of a `with` block, and stop only what was started here.
+
+    A session that this process already has is used and left alone. Otherwise `RAY_ADDRESS` is joined (Ray sets it
+    inside a submitted job), and without it a local session starts.
+
+    Args:
+        num_cpus: logical CPUs of a local session; by default the machine's, and at least `MIN_LOCAL_CPUS`.
+
+    Raises:
+        ValueError: `RAY_ADDRESS` is the address of the job server, which takes jobs and not drivers.
+    """
+    for name, value in _environment().items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        _connect(os.environ.get("RAY_ADDRESS"), num_cpus)
+        _quieten_data()
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _environment() -> dict[str, str]:
+    return ENVIRONMENT if sys.stderr.isatty() else {**ENVIRONMENT, "RAY_COLOR_PREFIX": "0"}
+
+
+def _connect(address: str | None, num_cpus: int | None) -> None:
+    import ray
+
+    if address and address.startswith(("http://", "https://")):
+        raise ValueError(
+            f"RAY_ADDRESS is {address}, where jobs are submitted; a command joins HOST:PORT of the head node. "
+            "Submit this command with `ray job submit`, or unset RAY_ADDRESS to run here."
+        )
+    # Ray announces at every local start that its token authentication is on; it stays on, and needs no warning.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    if address:
+        ray.init(address=address, logging_level=logging.WARNING)
+    else:
+        num_cpus = num_cpus or max(MIN_LOCAL_CPUS, os.cpu_count() or 1)
+        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, logging_level=logging.WARNING)
+
+
+def _quieten_data() -> None:
+    """Ray Data narrates every execution on the console; its own log file keeps the whole story."""
+    import ray.data  # noqa: F401, configures the logger's handlers
+
+    for handler in logging.getLogger("ray.data").handlers:
+        if not hasattr(handler, "_filename"):
+            handler.setLevel(logging.WARNING)

@@ -1,0 +1,34 @@
+"""Train a policy from logged data by implicit Q-learning.
+
+iql-ray train --dataset data/pen --env AdroitHandPen-v1 --recipe kitchen_adroit --num-updates 1000000
+iql-ray train --resume RUN_ID
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from iql_ray.distributed.train_config import TrainConfig
+from pipelines import command_line
+from pipelines.ray_session import ray_session
+
+
+def train(config: TrainConfig) -> dict[str, Any]:
+    """Train as configured; returns the run's id, folder, model and final evaluation."""
+    from iql_ray.distributed import training
+    from pipelines.progress import shown_progress
+
+    run = training.check(config)
+    with ray_session(), shown_progress(run.config.num_updates) as show:
+        return training.train(run, show)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return command_line.main(TrainConfig, train, argv, description=__doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

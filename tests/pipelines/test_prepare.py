@@ -1,0 +1,119 @@
+"""The command: real files through Ray, one line of JSON, one message for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iql_ray.data.demo import demo_dataset_path
+from iql_ray.data.prepared import read_manifest
+from pipelines.prepare import PrepareConfig, main, prepare
+from tests.data.examples import DATA_FILES, changed, example, prepare_here, with_value, write_npz, write_parquet
+
+CARTPOLE = f"parquet:{DATA_FILES / 'cartpole-rllib'}"
+COLUMNS = ("observations=obs", "next_observations=new_obs", "terminations=dones", "episode=eps_id")
+
+
+def test_the_shipped_pendulum_data(ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "pendulum")
+    arguments = ["--source", f"npz:{demo_dataset_path()}", "--env", "Pendulum-v1", "--action-bounds", "-1", "1"]
+    assert main([*arguments, "--out", out]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["path"], result["num_rows"], result["num_episodes"]) == (out, 99_000, 500)
+    manifest = read_manifest(out)
+    assert result["digest"] == manifest.digest
+    assert manifest.environment_id == "Pendulum-v1"
+    assert manifest.columns["actions"].max == (2.0,)
+
+
+def test_the_cartpole_logs_of_rllib(ray_session: None, tmp_path: Path) -> None:
+    result = prepare(PrepareConfig(source=CARTPOLE, out=tmp_path / "a", env="CartPole-v1", columns=COLUMNS))
+    assert (result["num_rows"], result["num_episodes"], result["return_mean"]) == (4137, 21, 197)
+    assert read_manifest(tmp_path / "a").spaces.num_actions == 2
+
+
+def test_through_ray_or_not_the_dataset_is_the_same(ray_session: None, tmp_path: Path) -> None:
+    spec = write_parquet(tmp_path / "a", changed(next_observations=None))
+    result = prepare(PrepareConfig(source=spec, out=tmp_path / "ray"))
+    assert result["digest"] == prepare_here(spec, tmp_path / "serial").digest
+
+
+def test_a_file_of_settings_says_the_same_as_flags(ray_session: None, tmp_path: Path) -> None:
+    settings = tmp_path / "prepare.yaml"
+    settings.write_text(f"source: {CARTPOLE}\ncolumns: [{', '.join(COLUMNS)}]\nlicence: Apache-2.0\n")
+    assert main(["--config", str(settings), "--out", str(tmp_path / "a")]) == 0
+    assert read_manifest(tmp_path / "a").licence == "Apache-2.0"
+
+
+BAD_DATA = [
+    (with_value("observations", 3, np.nan), [], "observations has nan at row 3 of a.npz, element 1"),
+    (with_value("actions", 2, 1.5), [], "action 1.5 at row 2 of a.npz"),
+    (changed(truncations=np.zeros(5, bool)), [], "--unfinished-episodes truncate"),
+    (changed(terminations=np.array([0, 0, 3, 0, 0])), [], "terminations has 3 at row 2 of a.npz"),
+]
+BAD_OPTIONS = [
+    (changed(rewards=None), [], "has no column rewards"),
+    (changed(rewards=np.array(["a"] * 5)), [], "column rewards has dtype"),
+    ({name: column[:0] for name, column in example().items()}, [], "has zero rows"),
+    (example(), ["--env", "Pendulum-v1"], "the data has 2 observations and 1 continuous actions"),
+    (example(), ["--columns", "reward=rewards"], "unknown key 'reward'; did you mean 'rewards'?"),
+    (example(), ["--columns", "rewards"], "expected CANONICAL=THEIRS"),
+    (example(), ["--action-bounds", "1", "-1"], "expected LOW below HIGH"),
+    (example(), ["--rows-per-shard", "0"], "rows_per_shard is 0"),
+]
+
+
+def refuse(columns: dict, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    spec = write_npz(tmp_path / "a.npz", columns)
+    assert main(["--source", spec, "--out", str(tmp_path / "out" / "a"), *options]) == 2
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "Traceback" not in output.err
+    return output.err
+
+
+@pytest.mark.parametrize(("columns", "options", "message"), BAD_DATA)
+def test_bad_rows_are_one_message_and_exit_2(
+    columns: dict,
+    options: list[str],
+    message: str,
+    ray_session: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert message in refuse(columns, options, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(("columns", "options", "message"), BAD_OPTIONS)
+def test_what_headers_and_options_tell_is_refused_before_ray_starts(
+    columns: dict,
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipelines.prepare.ray_session", lambda: pytest.fail("Ray was asked for"))
+    assert message in refuse(columns, options, tmp_path, capsys)
+
+
+def test_an_out_folder_that_holds_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = write_npz(tmp_path / "a.npz", example())
+    assert main(["--source", spec, "--out", str(tmp_path), "--overwrite"]) == 2
+    assert "holds something that is no prepared dataset" in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom pipelines.prepare import main\nassert main(['--help']) == 0\n"
+        "print(sorted({'ray', 'torch', 'pyarrow', 'h5py', 'minari', 'gymnasium', 'mlflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "--unfinished-episodes" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
