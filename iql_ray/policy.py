@@ -61,8 +61,8 @@ class Policy:
         self._standard_deviation = np.exp(np.clip(weights["log_std"], description.log_std_min, description.log_std_max))
         self._low = np.asarray(description.action_low, np.float32)
         self._high = np.asarray(description.action_high, np.float32)
-        self._mean = None if description.observation_mean is None else np.float32(description.observation_mean)
-        self._std = None if description.observation_std is None else np.float32(description.observation_std)
+        self._mean = np.asarray(description.observation_mean or 0.0, np.float32)
+        self._std = np.asarray(description.observation_std or 1.0, np.float32)
 
     def act(
         self, observations: Any, *, temperature: float = 0.0, generator: np.random.Generator | None = None
@@ -86,13 +86,12 @@ class Policy:
             noise = (generator or np.random.default_rng()).standard_normal(units.shape, np.float32)
             units = units + np.float32(temperature) * self._standard_deviation * noise
         units = np.clip(units, -ACTION_LIMIT, ACTION_LIMIT)
-        return np.clip(self._low + (units + 1) / 2 * (self._high - self._low), self._low, self._high)
+        actions = self._low + (units + 1) / 2 * (self._high - self._low)
+        return np.clip(actions, self._low, self._high).astype(np.float32)
 
     def _unit_means(self, observations: Array) -> Array:
         """The policy's mean in (-1, 1), before it is scaled to the environment's bounds."""
-        features = observations
-        if self._mean is not None and self._std is not None:
-            features = (features - self._mean) / self._std
+        features = (observations - self._mean) / self._std
         for weight, bias in self._hidden:
             features = np.maximum(features @ weight + bias, 0)
         return np.tanh(features @ self.weights["mean.weight"] + self.weights["mean.bias"])

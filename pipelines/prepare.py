@@ -6,7 +6,8 @@ Logged data in, a prepared dataset out: Parquet shards of shuffled transitions, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,9 +16,13 @@ from pipelines import command_line
 from pipelines.ray_session import ray_session
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from iql_ray.data.prepared import Manifest
     from iql_ray.data.sources import Source
     from iql_ray.data.writing import WritingPlan
+
+PROGRESS_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +76,19 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     with ray_session():
         from iql_ray.distributed.preparation import read_in_order
 
-        manifest = write_dataset(read_in_order(source), plan)
+        manifest = write_dataset(_announced(read_in_order(source), source.num_rows), plan)
     return _result(config.out, manifest)
+
+
+def _announced(tables: Iterable[pa.Table], total: int) -> Iterator[pa.Table]:
+    """The same tables; a line on stderr now and then says how many rows have been read."""
+    num_rows, shown_at = 0, time.monotonic()
+    for table in tables:
+        yield table
+        num_rows += table.num_rows
+        if time.monotonic() - shown_at >= PROGRESS_SECONDS:
+            print(f"read {num_rows:,} of {total:,} rows", file=sys.stderr)
+            shown_at = time.monotonic()
 
 
 def _plan(config: PrepareConfig, source: Source) -> WritingPlan:

@@ -17,11 +17,13 @@ from pipelines.ray_session import ray_session
 
 def train(config: TrainConfig) -> dict[str, Any]:
     """Train as configured; returns the run's id, folder, model and final evaluation."""
-    from iql_ray.distributed import training
+    from iql_ray.distributed.checking import check
     from pipelines.progress import shown_progress
 
-    run = training.check(config)
+    run = check(config)
     with ray_session(), shown_progress(run.config.num_updates) as show:
+        from iql_ray.distributed import training
+
         return training.train(run, show)
 
 

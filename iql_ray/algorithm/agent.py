@@ -285,5 +285,7 @@ class IQLAgent:
 
 def _repeat(per_seed: Tensor, repeats: int) -> Tensor:
     """(members, ...) -> (members * repeats, ...), each member `repeats` times in a row, without a copy of one."""
+    if repeats == 1:
+        return per_seed
     members, *rest = per_seed.shape
     return per_seed.unsqueeze(1).expand(members, repeats, *rest).reshape(members * repeats, *rest)

@@ -5,7 +5,6 @@ Ray must be running, and every node must see the source's files. What is read is
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ import ray.data
 from ray.data import DataContext, ExecutionResources
 
 from iql_ray.data.sources import Source, canonical_schema
+from iql_ray.distributed.ordered_data import ordered_context
 
 MAX_BLOCKS = 1_000
 """Fragments beyond this share a task: a folder of very many small files is not very many tasks."""
@@ -63,12 +63,8 @@ def _read_or_refuse(source: Source, index: int) -> Iterator[pa.Table]:
 
 
 def _context() -> DataContext:
-    """Ray Data's settings for an ordered, quiet, bounded read."""
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that bars are off, as asked
-    context = DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+    """An ordered read whose blocks and read-ahead are bounded."""
+    context = ordered_context()
     context.target_max_block_size = BLOCK_BYTES
-    context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=OBJECT_STORE_BYTES)
     return context

@@ -20,6 +20,7 @@ from iql_ray.data.packed import pack
 from iql_ray.data.prepared import Manifest, shard_paths
 from iql_ray.data.schema import fixed_size_lists
 from iql_ray.data.transforms import Transforms
+from iql_ray.distributed.ordered_data import ordered_context
 
 ROW = "row"
 
@@ -34,10 +35,7 @@ def packed_shards(dataset: Path, manifest: Manifest, transforms: Transforms, num
     def pack_rows(table: pa.Table) -> pa.Table:
         return pa.table({ROW: fixed_size_lists(pack(table, transforms))})
 
-    context = DataContext.get_current().copy()
-    context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
-    with DataContext.current(context):
+    with DataContext.current(ordered_context()):
         paths = [str(path) for path in shard_paths(dataset)]
         rows = ray.data.read_parquet(paths).map_batches(pack_rows, batch_format="pyarrow").materialize()
         parts = rows.split_at_indices(_bounds(manifest.num_rows, num_shards)) if num_shards > 1 else [rows]

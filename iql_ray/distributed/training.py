@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,13 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from iql_ray import checkpoint, config, run_folder
-from iql_ray.data.prepared import Manifest, read_manifest, shard_paths
-from iql_ray.data.transforms import Transforms
+from iql_ray import checkpoint, run_folder
+from iql_ray.data.prepared import shard_paths
+from iql_ray.distributed.checking import CheckedRun
 from iql_ray.distributed.learner import RunPlan, run_learner
 from iql_ray.distributed.monitor import PolicyModel, Progress, RunSetup, start_monitor
 from iql_ray.distributed.shards import packed_shards
 from iql_ray.distributed.train_config import TrainConfig
-from iql_ray.envs.catalog import check_spaces, environment_spaces
 
 Show = Callable[[Progress], None]
 
@@ -34,16 +32,6 @@ TRAINER_FOLDER = "trainer"
 """Within the run's folder: what Ray Train writes of its own."""
 PROGRESS_INTERVAL_SECONDS = 1.0
 NUM_EXAMPLE_ROWS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckedRun:
-    """A run that nothing about its input speaks against."""
-
-    config: TrainConfig
-    manifest: Manifest
-    transforms: Transforms
-    resumed_folder: Path | None
 
 
 def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]:
@@ -74,7 +62,7 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
         _fit(run, folder, device, monitor)
         ray.get(monitor.finish_evaluations.remote())
         model = _model(run, folder)
-        ended = ray.get(monitor.close.remote("FINISHED", model))
+        ended: dict[str, Any] = ray.get(monitor.close.remote("FINISHED", model))
     evaluation = run_folder.read_evaluations(folder).get(model.update_count, {})
     return {
         "run_id": run_id,
@@ -86,68 +74,6 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
         "model_update": model.update_count,
         **{name: value for name, value in evaluation.items() if name != "num_updates"},
     }
-
-
-def check(asked: TrainConfig) -> CheckedRun:
-    """Refuse what cannot work before anything is spent or written; needs no Ray.
-
-    Args:
-        asked: the configuration; with `resume` set, the run's own replaces it.
-
-    Raises:
-        ValueError: names what was got, what was expected, and the fix.
-    """
-    resumed_folder = None
-    if asked.resume is not None:
-        resumed_folder = run_folder.find_run(asked.storage, asked.resume)
-        asked = resumed_config(asked, resumed_folder)
-    manifest = read_manifest(asked.dataset)
-    if manifest.spaces.is_discrete:
-        raise ValueError(
-            f"dataset {asked.dataset} has {manifest.spaces.num_actions} discrete actions; training needs box actions"
-        )
-    if asked.env is not None:
-        check_spaces(asked.env, environment_spaces(asked.env), manifest.spaces, f"dataset {asked.dataset}")
-    if resumed_folder is not None:
-        _check_resumable(resumed_folder, manifest)
-    return CheckedRun(
-        config=asked,
-        manifest=manifest,
-        transforms=Transforms.fit(asked.transforms, manifest),
-        resumed_folder=resumed_folder,
-    )
-
-
-def resumed_config(asked: TrainConfig, folder: Path) -> TrainConfig:
-    """The interrupted run's own configuration; where its record goes may be said anew.
-
-    Raises:
-        ValueError: another setting was given too, which could not be obeyed.
-    """
-    say_nothing = TrainConfig(resume=asked.resume, storage=asked.storage, tracking_uri=asked.tracking_uri)
-    if asked != say_nothing:
-        given = config.flatten(config.to_dict(asked))
-        silent = config.flatten(config.to_dict(say_nothing))
-        changed = sorted(name for name, value in given.items() if value != silent[name])
-        raise ValueError(
-            f"--resume {asked.resume} finishes the run as it was configured, so {', '.join(changed)} cannot be given; "
-            "drop them, or start a new run"
-        )
-    saved = config.load(TrainConfig, folder / run_folder.CONFIG_FILE)
-    return replace(saved, storage=asked.storage, tracking_uri=asked.tracking_uri or saved.tracking_uri)
-
-
-def _check_resumable(folder: Path, manifest: Manifest) -> None:
-    for update_count in run_folder.checkpoint_updates(folder)[-1:]:
-        try:
-            state = checkpoint.read_state(run_folder.checkpoint_folder(folder, update_count))
-        except checkpoint.CorruptCheckpointError:
-            return  # the learners fall back to the one before it, and say so
-        if state.dataset_digest != manifest.digest:
-            raise ValueError(
-                f"run {folder.name} was trained on a dataset with digest {state.dataset_digest}; the dataset there now "
-                f"has {manifest.digest}: put back the one it began with, or start a new run"
-            )
 
 
 def _device(asked: TrainConfig) -> str:

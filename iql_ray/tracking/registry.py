@@ -5,6 +5,7 @@ Aliases are read, never set or moved: which version is the best one is not decid
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ MODEL_NAME = "policy"
 """The model's name within its run: `runs:/RUN_ID/policy`."""
 MODEL_TYPE = "iql_ray.policy"
 DIGEST_TAG = "iql_ray.policy_digest"
+VERSIONS_TAG = "mlflow.modelVersions"
+"""By this MLflow's pages lead from a run's model to its versions."""
 URI_FORMS = "models:/NAME/VERSION, models:/NAME@ALIAS, models:/MODEL_ID, runs:/RUN_ID/policy or a folder"
 
 
@@ -87,11 +90,15 @@ def register(client: MlflowClient, model_id: str, name: str, run_id: str, tags: 
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     # The source is the place itself: MLflow resolves `models:/MODEL_ID` in its global tracking store, not in ours.
-    source = client.get_logged_model(model_id).artifact_location
+    model = client.get_logged_model(model_id)
+    source = model.artifact_location
     for known in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
         if known.source == source:
             return known
-    return client.create_model_version(name, source, run_id, tags=tags, model_id=model_id)
+    created = client.create_model_version(name, source, run_id, tags=tags, model_id=model_id)
+    links = [*json.loads(model.tags.get(VERSIONS_TAG, "[]")), {"name": name, "version": created.version}]
+    client.set_logged_model_tags(model_id, {VERSIONS_TAG: json.dumps(links)})
+    return created
 
 
 def download_policy(uri: str, tracking_uri: str, destination: Path | None = None) -> Path:

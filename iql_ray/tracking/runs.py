@@ -10,6 +10,7 @@ run's logger; this room knows no Ray.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -85,10 +86,15 @@ class RunLogger:
         """
         pace = pace or Pace()
         folder, address, creation = begin(
-            Path(storage), experiment, tracking_uri, run_name, tags or {}, wait_seconds=pace.start_wait_seconds
+            Path(os.path.abspath(storage)),
+            experiment,
+            tracking_uri,
+            run_name,
+            tags or {},
+            wait_seconds=pace.start_wait_seconds,
         )
         logger = cls(folder, address, Spool(folder), pace, wait_for=creation.exception)
-        logger.set_tags({RUN_ID_TAG: address.run_id, "iql_ray.run_folder": folder.absolute()})
+        logger.set_tags({RUN_ID_TAG: address.run_id, "iql_ray.run_folder": logger.folder})
         return logger
 
     @classmethod
@@ -102,7 +108,7 @@ class RunLogger:
         Raises:
             ValueError: no run folder, or another process still logs to it.
         """
-        folder = Path(folder)
+        folder = Path(os.path.abspath(folder))
         address = load_address(folder)
         spool = Spool(folder)
         try:
@@ -133,10 +139,10 @@ class RunLogger:
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Record parameters, flat. MLflow's copy is cut at 6,000 characters; the artifact config.json is whole."""
+        whole = {check_name(name): str(value) for name, value in values.items()}
         if not (self.folder / CONFIG_FILE).exists():
-            config.write_json({name: str(value) for name, value in values.items()}, self.folder / CONFIG_FILE)
-        cut = {check_name(name): str(value)[:MAX_PARAM_LENGTH] for name, value in values.items()}
-        self._spool.append("params", values=cut)
+            config.write_json(whole, self.folder / CONFIG_FILE)
+        self._spool.append("params", values={name: text[:MAX_PARAM_LENGTH] for name, text in whole.items()})
         self.log_artifact(CONFIG_FILE)
 
     def set_tags(self, values: Mapping[str, Any]) -> None:
@@ -227,11 +233,12 @@ class RunLogger:
         self._spool.append("metrics", step=step, values=values)
 
     def _within_folder(self, path: str | Path) -> str:
-        absolute = (self.folder / path).absolute()
-        root = self.folder.absolute()
-        if not absolute.is_relative_to(root) or not absolute.exists():
-            raise ValueError(f"{path} is sent from the run folder {self.folder}, and is not in it; put it there first")
-        return absolute.relative_to(root).as_posix()
+        """The path from the run folder; a relative one may also start where the process stands."""
+        for candidate in (self.folder / path, Path(path)):
+            absolute = Path(os.path.abspath(candidate))
+            if absolute.is_relative_to(self.folder) and absolute.exists():
+                return absolute.relative_to(self.folder).as_posix()
+        raise ValueError(f"{path} is sent from the run folder {self.folder}, and is not in it; put it there first")
 
 
 def _logged_steps(spool: Spool) -> tuple[dict[str, set[int]], int]:

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class RunSender:
-    """Sends one run's records to the MLflow run `run_id`."""
+    """Sends one run's records to the MLflow run `run_id`, from a spool that this process holds."""
 
     def __init__(self, client: MlflowClient, run_id: str, spool: Spool) -> None:
         self.client = client

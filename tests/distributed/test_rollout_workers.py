@@ -21,6 +21,11 @@ from tests.evaluation.toys import random_policy, zero_policy
 CHAOTIC, SLOW, UNLUCKY = (f"tests.evaluation.toys:{name}" for name in ("ChaoticEnv", "SlowChaoticEnv", "UnluckyEnv"))
 
 
+def workers_in(environment_id: str, num_workers: int) -> RolloutWorkers:
+    """Workers that take a quarter of a CPU each, so that all pools of these tests find room side by side."""
+    return RolloutWorkers(environment_id, num_workers, num_cpus_each=0.25)
+
+
 def result_of(seed: int) -> EpisodeResult:
     return EpisodeResult(seed=seed, episode_return=float(seed), length=1)
 
@@ -84,13 +89,13 @@ def test_no_workers_are_refused():
 @pytest.fixture(scope="module")
 def expected(ray_session) -> list[EpisodeResult]:
     """Twenty episodes (groups of 8, 8 and 4) on one worker."""
-    with RolloutWorkers(CHAOTIC, 1) as workers:
+    with workers_in(CHAOTIC, 1) as workers:
         return workers.evaluate(random_policy(), 20, seed=7)
 
 
 @pytest.fixture(scope="module")
 def three_workers(ray_session) -> Iterator[RolloutWorkers]:
-    with RolloutWorkers(CHAOTIC, 3) as workers:
+    with workers_in(CHAOTIC, 3) as workers:
         yield workers
 
 
@@ -98,7 +103,7 @@ def three_workers(ray_session) -> Iterator[RolloutWorkers]:
 def test_two_and_three_workers_give_the_returns_of_one_to_the_last_bit(expected, three_workers):
     assert len(expected) == 20
     assert three_workers.evaluate(random_policy(), 20, seed=7) == expected
-    with RolloutWorkers(CHAOTIC, 2) as workers:
+    with workers_in(CHAOTIC, 2) as workers:
         assert workers.evaluate(random_policy(), 20, seed=7) == expected
 
 
@@ -110,7 +115,7 @@ def test_fewer_episodes_are_the_first_of_more(expected, three_workers):
 @pytest.mark.ray
 def test_noise_is_the_same_on_any_number_of_workers(three_workers):
     noisy = three_workers.evaluate(random_policy(), 20, seed=7, temperature=1.0)
-    with RolloutWorkers(CHAOTIC, 1) as workers:
+    with workers_in(CHAOTIC, 1) as workers:
         assert workers.evaluate(random_policy(), 20, seed=7, temperature=1.0) == noisy
 
 
@@ -129,12 +134,12 @@ def _look_around(worker: RolloutWorker) -> tuple[str | None, str | None, str | N
 
 @pytest.mark.ray
 def test_a_worker_killed_in_the_middle_is_replaced_and_changes_nothing(expected):
-    with RolloutWorkers(SLOW, 2) as workers:
+    with workers_in(SLOW, 2) as workers:
         before = _process_ids(workers)
         killer = threading.Timer(0.4, os.kill, (before[0], signal.SIGKILL))
         killer.start()
-        # The slow toy is the chaotic one; 40 episodes take it about a second on two workers.
-        results = workers.evaluate(random_policy(), 40, seed=7)
+        # The slow toy is the chaotic one; a group takes it more than a second.
+        results = workers.evaluate(random_policy(), 24, seed=7)
         killer.join()
         assert results[:20] == expected
         assert _process_ids_in_time(workers)[0] != before[0]
@@ -154,7 +159,7 @@ def _process_ids_in_time(workers: RolloutWorkers) -> list[int]:
 
 @pytest.mark.ray
 def test_an_environment_that_always_raises_ends_the_evaluation_and_not_the_workers(ray_session):
-    with RolloutWorkers(UNLUCKY, 2) as workers:
+    with workers_in(UNLUCKY, 2) as workers:
         for _ in range(2):
             with pytest.raises(
                 RuntimeError, match=r"rollout worker \d .*seed \d+, step 2: step raised OSError: the grip"
@@ -165,7 +170,7 @@ def test_an_environment_that_always_raises_ends_the_evaluation_and_not_the_worke
 @pytest.mark.ray
 def test_an_environment_unknown_to_the_workers_is_said(ray_session):
     with (
-        RolloutWorkers("NoSuchThing-v0", 1) as workers,
+        workers_in("NoSuchThing-v0", 1) as workers,
         pytest.raises(RuntimeError, match="ValueError: environment 'NoSuchThing-v0' is unknown"),
     ):
         workers.evaluate(zero_policy(), 1, seed=0)
@@ -173,7 +178,7 @@ def test_an_environment_unknown_to_the_workers_is_said(ray_session):
 
 @pytest.mark.ray
 def test_workers_that_find_room_do_the_work_of_those_that_do_not(expected):
-    with RolloutWorkers(CHAOTIC, 2, num_cpus_each=2.5) as workers:
+    with RolloutWorkers(CHAOTIC, 2, num_cpus_each=1.75) as workers:
         assert workers.evaluate(random_policy(), 20, seed=7) == expected
 
 
@@ -192,7 +197,7 @@ def test_workers_live_inside_another_actor(expected):
     @ray.remote(num_cpus=0)
     class Monitor:
         def evaluate(self) -> list[EpisodeResult]:
-            with RolloutWorkers(CHAOTIC, 2) as workers:
+            with workers_in(CHAOTIC, 2) as workers:
                 return workers.evaluate(random_policy(), 20, seed=7)
 
     monitor: Any = Monitor.remote()
@@ -202,7 +207,7 @@ def test_workers_live_inside_another_actor(expected):
 
 @pytest.mark.ray
 def test_closing_ends_the_workers_and_can_be_done_twice(ray_session):
-    workers = RolloutWorkers(CHAOTIC, 1)
+    workers = workers_in(CHAOTIC, 1)
     assert len(workers.evaluate(zero_policy(), 1, seed=0)) == 1
     process_id = _process_ids(workers)[0]
     workers.close()

@@ -50,6 +50,14 @@ def test_a_file_of_settings_says_the_same_as_flags(ray_session: None, tmp_path: 
     assert read_manifest(tmp_path / "a").licence == "Apache-2.0"
 
 
+def test_a_long_preparation_says_how_far_it_is(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.prepare.PROGRESS_SECONDS", 0.0)
+    prepare(PrepareConfig(source=write_npz(tmp_path / "a.npz", example()), out=tmp_path / "a"))
+    assert capsys.readouterr().err == "read 5 of 5 rows\n"
+
+
 BAD_DATA = [
     (with_value("observations", 3, np.nan), [], "observations has nan at row 3 of a.npz, element 1"),
     (with_value("actions", 2, 1.5), [], "action 1.5 at row 2 of a.npz"),

@@ -70,23 +70,26 @@ def flat_layout(spec: str, observation_space: Any, action_space: Any) -> Layout:
     """
     from gymnasium.spaces import Discrete
 
-    if not _is_flat(observation_space):
+    observation_dim = _flat_width(observation_space)
+    if observation_dim is None:
         raise ValueError(f"source '{spec}': observations are {observation_space}, expected a flat Box of numbers")
     is_discrete = isinstance(action_space, Discrete) and action_space.start == 0
-    if not (is_discrete or _is_flat(action_space)):
+    action_dim = 1 if is_discrete else _flat_width(action_space)
+    if action_dim is None:
         raise ValueError(f"source '{spec}': actions are {action_space}, expected a flat Box or Discrete from 0")
     return Layout(
-        observation_dim=observation_space.shape[0],
-        action_dim=1 if is_discrete else action_space.shape[0],
+        observation_dim=observation_dim,
+        action_dim=action_dim,
         is_discrete=is_discrete,
         columns={name: (name,) for name in CANONICAL},
     )
 
 
-def _is_flat(space: Any) -> bool:
+def _flat_width(space: Any) -> int | None:
+    """The length of a flat box, None for any other space."""
     from gymnasium.spaces import Box
 
-    return isinstance(space, Box) and len(space.shape) == 1
+    return space.shape[0] if isinstance(space, Box) and len(space.shape) == 1 else None
 
 
 def read(fragment: Fragment, layout: Layout) -> Iterator[pa.Table]:
