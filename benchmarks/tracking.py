@@ -1,4 +1,4 @@
-"""python benchmarks/tracking.py [--rounds 5] [--updates 4000] [--out benchmarks/results/tracking.json]
+"""python benchmarks/tracking.py [--rounds 3] [--updates 4000] [--out benchmarks/results/tracking.json]
 
 What tracking costs a training loop: one thread does updates of fixed work (about 3 ms of matrix products) and logs 8
 metrics every 500, with no tracking, with the embedded SQLite store, with a server that takes 5 s for every answer, and
@@ -114,9 +114,7 @@ def measure(update: Loop, num_updates: int, logger: RunLogger | None) -> Measure
     loop_seconds = time.perf_counter() - started
     own_seconds = time.thread_time() - thread_started
     background_seconds = time.process_time() - process_started - own_seconds
-    return Measured(
-        loop_seconds=loop_seconds, logging_seconds=logging_seconds, background_seconds=background_seconds
-    )
+    return Measured(loop_seconds=loop_seconds, logging_seconds=logging_seconds, background_seconds=background_seconds)
 
 
 def measure_way(uri: str | None, storage: Path, update: Loop, num_updates: int) -> Measured:
@@ -171,7 +169,7 @@ def summarize(loops: list[Measured], untracked: list[Measured]) -> dict[str, flo
 def main() -> None:
     """Measure, print a table, and the same as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=4000)
     parser.add_argument("--out", type=Path, default=None, help="also write the JSON here")
     arguments = parser.parse_args()

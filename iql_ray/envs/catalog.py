@@ -73,7 +73,7 @@ def make_env(environment_id: str, **kwargs: Any) -> gymnasium.Env:
     except gymnasium.error.UnregisteredEnv as error:
         raise ValueError(f"environment '{environment_id}' is unknown: {error}{_nearest_names(name)}") from error
     except (gymnasium.error.Error, ImportError) as error:
-        raise ValueError(f"environment '{environment_id}' cannot be made: {error}{_installation(error)}") from error
+        raise ValueError(f"environment '{environment_id}' cannot be made: {error}") from error
 
 
 def _import(module_name: str, environment_id: str) -> ModuleType:
@@ -108,10 +108,6 @@ def _register_optional_package(environment_id: str) -> None:
 def _nearest_names(name: str) -> str:
     nearest = difflib.get_close_matches(name, gymnasium.registry, n=3)
     return f" Nearest names: {', '.join(nearest)}." if nearest else ""
-
-
-def _installation(error: Exception) -> str:
-    return " (pip install 'iql-ray[mujoco]')" if "mujoco" in str(error).lower() else ""
 
 
 def name_of(environment: gymnasium.Env) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import textwrap
 import threading
 from collections.abc import Callable
 
@@ -88,7 +89,7 @@ class Shipper:
 
     def _report_outage(self, error: Exception, backoff_seconds: float) -> float:
         if not backoff_seconds:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
             store, folder = self._address.tracking_uri, self._spool.folder
             logger.warning("tracking store %s takes no records (%s); they wait in %s", store, reason, folder)
         return min(MAX_BACKOFF_SECONDS, max(1.0, 2 * backoff_seconds))

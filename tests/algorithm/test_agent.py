@@ -1,4 +1,4 @@
-"""The agent: one update in the authors' order, its schedule, its target, its state, and what several learners make of it."""
+"""The agent: one update in the authors' order, its schedule, target and state, and several learners in step."""
 
 from __future__ import annotations
 

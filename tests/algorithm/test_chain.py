@@ -36,10 +36,10 @@ def chain() -> TransitionBatch:
 @pytest.fixture(scope="module")
 def agent() -> IQLAgent:
     spaces = Spaces(observation_dim=3, action_dim=1, action_low=(-1.0,), action_high=(1.0,))
-    config = IQLConfig(discount=DISCOUNT, hidden_sizes=(32, 32), learning_rate=3e-3, target_update_rate=0.05)
+    config = IQLConfig(discount=DISCOUNT, hidden_sizes=(32, 32), learning_rate=5e-3, target_update_rate=0.2)
     population = Population(seeds=(0,), expectiles=EXPECTILES, inverse_temperatures=(0.0, 10.0))
-    agent = IQLAgent(config, spaces, population=population, num_updates=1500)
-    for _ in range(1500):
+    agent = IQLAgent(config, spaces, population=population, num_updates=500)
+    for _ in range(500):
         agent.update(chain())
     return agent
 

@@ -28,9 +28,9 @@ def parameters_of(members: int, out: int) -> FlatParameters:
     stacked = stack_members(
         [initial_layers(sizes, seed, "value") for seed in range(members)], torch.float64, torch.device("cpu")
     )
-    return FlatParameters(
-        {name: value + 0.1 * torch.randn(value.shape, generator=generator, **FLOAT64) for name, value in stacked.items()}
-    )
+    for value in stacked.values():
+        value += 0.1 * torch.randn(value.shape, generator=generator, **FLOAT64)
+    return FlatParameters(stacked)
 
 
 def random_tensor(*shape: int, seed: int = 0) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the tracking tests share: a small policy, a storage whose store need not be built anew, what MLflow has of a run."""
+"""What the tracking tests share: a small policy, a storage whose store is not built anew, a curve as MLflow has it."""
 
 from __future__ import annotations
 

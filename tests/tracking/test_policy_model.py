@@ -59,8 +59,8 @@ def test_temperature_zero_acts_at_the_mean_too(model, observations):
 def test_sampled_actions_differ_and_stay_in_the_bounds(model, observations):
     first, second = (model.predict(observations, params={"deterministic": False}) for _ in range(2))
     assert np.abs(first - second).max() > 0
-    assert (first >= np.float32([-2, -1])).all()
-    assert (first <= np.float32([2, 3])).all()
+    assert (first >= np.array([-2, -1], np.float32)).all()
+    assert (first <= np.array([2, 3], np.float32)).all()
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((2, 3), np.float64), np.zeros((2, 4), np.float32)])

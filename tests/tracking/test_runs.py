@@ -16,6 +16,8 @@ from iql_ray.tracking.store import RUN_ID_TAG, load_address, open_client
 from iql_ray.tracking.synchronization import synchronize
 from tests.tracking.examples import QUICK, client_of, history, new_storage, save_small_policy, start
 
+SENDS_AT_THE_END = dataclasses.replace(QUICK, ship_seconds=3600.0)
+
 
 @pytest.fixture
 def storage(tmp_path, tmp_path_factory):
@@ -116,7 +118,9 @@ def test_a_record_sent_twice_is_there_once(storage):
     assert history(client, logger.run_id, "loss") == [(1, 1.0), (2, 2.0)]
     assert len(client.get_metric_history(logger.run_id, "nan")) == 1
     assert len(client.get_metric_history(logger.run_id, "return_mean")) == 1
+    assert run.inputs is not None
     assert len(run.inputs.dataset_inputs) == 1
+    assert run.outputs is not None
     assert len(run.outputs.model_outputs) == 1
     assert [version.version for version in client.search_model_versions("name = 'pen'")] == [1]
 
@@ -134,11 +138,12 @@ def test_the_dataset_is_an_input_of_the_run_with_its_whole_digest(storage):
     logger.log_dataset(name="pen", digest=digest, source="minari:pen", num_rows=99, profile={"num_episodes": 3})
     assert logger.close()
     run = client_of(storage).get_run(logger.run_id)
+    assert run.inputs is not None
     [logged] = run.inputs.dataset_inputs
     assert logged.dataset.name == "pen"
     assert logged.dataset.digest == digest[:36]
     assert json.loads(logged.dataset.source) == {"uri": "minari:pen"}
-    assert json.loads(logged.dataset.profile) == {"num_rows": 99, "num_episodes": 3}
+    assert json.loads(str(logged.dataset.profile)) == {"num_rows": 99, "num_episodes": 3}
     assert {tag.key: tag.value for tag in logged.tags}["sha256"] == digest
     assert run.data.tags["dataset.sha256"] == digest
 
@@ -168,15 +173,15 @@ def test_files_and_folders_of_the_run_folder_become_artifacts(storage):
     assert [file.path for file in client.list_artifacts(logger.run_id, "report")] == ["report/curve.png"]
 
 
-def test_a_refused_record_is_set_aside_and_the_others_arrive(storage):
-    logger = start(storage)
+def test_a_refused_record_is_set_aside_and_its_neighbours_arrive(storage):
+    logger = RunLogger.start(storage=storage, experiment="tests", pace=SENDS_AT_THE_END)
     logger.log_params({"expectile": 0.7})
-    logger.log_params({"expectile": 0.9})  # MLflow's parameters never change
-    (logger.folder / "gone.txt").write_text("gone")
     logger.log_metrics(1, {"loss": 1.0})
+    logger.log_params({"expectile": 0.9})  # MLflow's parameters never change
     assert logger.close()
-    assert client_of(storage).get_run(logger.run_id).data.params == {"expectile": "0.7"}
-    assert history(client_of(storage), logger.run_id, "loss") == [(1, 1.0)]
+    client = client_of(storage)
+    assert client.get_run(logger.run_id).data.params == {"expectile": "0.7"}
+    assert history(client, logger.run_id, "loss") == [(1, 1.0)]
     [rejected] = [json.loads(line) for line in (logger.folder / "spool.rejected.jsonl").read_text().splitlines()]
     assert rejected["record"]["values"] == {"expectile": "0.9"}
     assert "expectile" in rejected["reason"]
@@ -186,7 +191,7 @@ def test_an_artifact_that_vanished_is_set_aside(storage):
     logger = start(storage)
     assert logger.close()
     (logger.folder / "brief.txt").write_text("brief")
-    resumed = RunLogger.reopen(logger.folder, pace=dataclasses.replace(QUICK, ship_seconds=3600.0))
+    resumed = RunLogger.reopen(logger.folder, pace=SENDS_AT_THE_END)
     resumed.log_artifact("brief.txt")
     (logger.folder / "brief.txt").unlink()
     resumed.log_metrics(1, {"loss": 1.0})
