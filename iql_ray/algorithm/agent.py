@@ -76,12 +76,13 @@ class IQLAgent:
             for each in self.population.seeds
         ]
 
+    @torch.no_grad()
     def update(self, batch: TransitionBatch) -> dict[str, Tensor]:
         """One update in the authors' order: V, then the policy and Q, then the target.
 
         V regresses onto the target Q. The policy's advantage is the target Q minus the NEW V; the critic's target
-        bootstraps from the NEW V. Policy and critic share no parameter, so both gradients are taken (and averaged
-        over learners) at once. Whatever a loss holds fixed is computed without gradient.
+        bootstraps from the NEW V. Policy and critic share no parameter, so their gradients are averaged over
+        learners at once.
 
         Args:
             batch: shapes (batch, ...) shared by every seed, or (seeds, batch, ...), one batch per seed.
@@ -90,13 +91,11 @@ class IQLAgent:
             Metrics of this update as tensors on the device, (critics,) or (policies,); reading one synchronises.
         """
         batch = self._with_seed_axis(batch)
-        with torch.no_grad():
-            target_values = self._action_values(batch, self._target_network).amin(1)
+        target_values = self._action_values(batch, self._target_network).amin(1)
         metrics = self._update_value(batch, target_values)
         values, next_values = self._values_of_both(batch)
         metrics |= self._update_policy_and_critic(batch, target_values - values, next_values)
-        with torch.no_grad():
-            self.target_critic.values.lerp_(self.critic.values, self.config.target_update_rate)
+        self.target_critic.values.lerp_(self.critic.values, self.config.target_update_rate)
         self.update_count += 1
         return metrics
 
@@ -152,42 +151,55 @@ class IQLAgent:
         self.update_count = update_count
 
     def _update_value(self, batch: TransitionBatch, target_values: Tensor) -> dict[str, Tensor]:
-        observations = self._per_critic(batch.observations)
-        values = self._value_network(observations).squeeze(-1)
-        loss = losses.expectile_loss(target_values - values, self._expectiles)
-        torch.autograd.grad(loss.sum(), self.value.values)
+        values = self._value_network(self._per_critic(batch.observations)).squeeze(-1)
+        loss, gradients = losses.expectile_loss(target_values - values, self._expectiles)
+        self._value_network.backward(gradients.unsqueeze(-1))
         self._average_gradients(self.value.gradients)
         self._optimisers["value"].step()
-        return {"value_loss": loss.detach(), "value": values.detach().mean(-1)}
+        return {"value_loss": loss, "value": values.mean(-1)}
 
     def _update_policy_and_critic(
         self, batch: TransitionBatch, advantages: Tensor, next_values: Tensor
     ) -> dict[str, Tensor]:
-        weights = losses.advantage_weights(
-            _repeat(advantages, len(self.population.inverse_temperatures)), self._inverse_temperatures
-        )
-        log_stds = self.policy.views["log_std"].detach().requires_grad_()
-        policy_loss = losses.policy_loss(self._log_probabilities(batch, log_stds), weights)
-        targets = losses.critic_target(
-            self._per_critic(batch.rewards), self._per_critic(batch.terminations), next_values, self.config.discount
-        )
-        action_values = self._action_values(batch, self._critic_network)
-        critic_loss = losses.critic_loss(action_values, targets)
-        trained = (log_stds, self.policy.values, self.critic.values)
-        log_std_gradient, *_ = torch.autograd.grad(policy_loss.sum() + critic_loss.sum(), trained)
-        self.policy.gradient_views["log_std"].copy_(log_std_gradient)
+        metrics = {
+            **self._policy_gradients(batch, advantages),
+            **self._critic_gradients(batch, next_values),
+            "advantage": advantages.mean(-1),
+        }
         self._average_gradients(self._policy_and_critic_gradients)
         self._optimisers["policy"].param_groups[0]["lr"] = self._policy_learning_rate()
         self._optimisers["policy"].step()
         self._optimisers["critic"].step()
+        return metrics
+
+    def _policy_gradients(self, batch: TransitionBatch, advantages: Tensor) -> dict[str, Tensor]:
+        per_seed = self.population.num_policies // len(self.population.seeds)
+        means = self._policy_network(
+            _repeat(batch.observations, per_seed), self._dropout_mask if self.config.dropout_rate > 0 else None
+        )
+        log_probabilities, mean_derivatives, log_std_derivatives = networks.gaussian_log_probability(
+            means, self.policy.views["log_std"], _repeat(batch.actions, per_seed)
+        )
+        weights = losses.advantage_weights(
+            _repeat(advantages, len(self.population.inverse_temperatures)), self._inverse_temperatures
+        )
+        loss, gradients = losses.policy_loss(log_probabilities, weights)
+        self._policy_network.backward(gradients.unsqueeze(-1) * mean_derivatives)
+        torch.sum(gradients.unsqueeze(-1) * log_std_derivatives, 1, out=self.policy.gradient_views["log_std"])
         return {
-            "policy_loss": policy_loss.detach(),
-            "critic_loss": critic_loss.detach(),
-            "action_value": action_values.detach().mean((-2, -1)),
-            "advantage": advantages.mean(-1),
+            "policy_loss": loss,
             "advantage_weight": weights.mean(-1),
-            "capped_weight_share": (weights >= losses.MAX_ADVANTAGE_WEIGHT).to(weights.dtype).mean(-1),
+            "capped_weight_share": (weights >= losses.MAX_ADVANTAGE_WEIGHT).mean(-1, dtype=weights.dtype),
         }
+
+    def _critic_gradients(self, batch: TransitionBatch, next_values: Tensor) -> dict[str, Tensor]:
+        targets = losses.critic_target(
+            self._per_critic(batch.rewards), self._per_critic(batch.terminations), next_values, self.config.discount
+        )
+        action_values = self._action_values(batch, self._critic_network)
+        loss, gradients = losses.critic_loss(action_values, targets)
+        self._critic_network.backward(gradients.view(-1, gradients.shape[-1], 1))
+        return {"critic_loss": loss, "action_value": action_values.mean((-2, -1))}
 
     def _policy_learning_rate(self) -> float:
         """Cosine decay to 0 over the run on the policy's rate alone, as the authors (optax.cosine_decay_schedule)."""
@@ -201,19 +213,11 @@ class IQLAgent:
         pairs = self._per_critic(torch.cat([batch.observations, batch.actions], -1))
         return critic(_repeat(pairs, NUM_CRITICS)).view(-1, NUM_CRITICS, pairs.shape[1])
 
-    @torch.no_grad()
     def _values_of_both(self, batch: TransitionBatch) -> tuple[Tensor, Tensor]:
         """V(s) and V(s'), each (critics, batch), in one product."""
         both = self._per_critic(torch.cat([batch.observations, batch.next_observations], 1))
         values, next_values = self._value_network(both).squeeze(-1).chunk(2, -1)
         return values, next_values
-
-    def _log_probabilities(self, batch: TransitionBatch, log_stds: Tensor) -> Tensor:
-        """log pi(a | s) of every policy, shape (policies, batch)."""
-        per_seed = self.population.num_policies // len(self.population.seeds)
-        make_mask = self._dropout_mask if self.config.dropout_rate > 0 else None
-        means = self._policy_network(_repeat(batch.observations, per_seed), make_mask)
-        return networks.gaussian_log_probability(means, log_stds, _repeat(batch.actions, per_seed))
 
     def _dropout_mask(self, features: Tensor) -> Tensor:
         """Inverted dropout with one mask per seed, shared by that seed's members as if each ran alone."""

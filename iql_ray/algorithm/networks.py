@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ MakeMask = Callable[[Tensor], Tensor]
 
 
 class FlatParameters:
-    """Named parameters as views of one flat leaf tensor `values`, their gradients as views of `gradients`.
+    """Named parameters as views of one flat tensor `values`, their gradients as views of `gradients`.
 
     Args:
         tensors: initial values by name, shapes (members, ...); they are copied.
@@ -36,9 +35,8 @@ class FlatParameters:
         self.values = torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
         self.gradients = torch.zeros_like(self.values) if gradients is None else gradients
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        self.views = _named_views(self.values.detach(), shapes)
+        self.views = _named_views(self.values, shapes)
         self.gradient_views = _named_views(self.gradients, shapes)
-        self.values.requires_grad_()
 
 
 def _named_views(flat: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
@@ -78,27 +76,50 @@ def stack_members(
 class EnsembleMLP:
     """Multilayer perceptrons with ReLU, one per member, over layers `0.weight`, `0.bias`, `1.weight`, ...
 
-    Calling it is differentiable in the parameters alone (`parameters.values`), not in the inputs. Activations and
-    gradients live in buffers that are kept between calls: an update allocates nothing of a batch's size, which on a
-    CPU saves a fifth of its time in page faults. So backward must follow its own forward before the next forward
-    of the same batch size.
+    activations   h0 = inputs --W0--> h1 --W1--> h2 --W2--> outputs       hidden h = mask * relu(h W + b)
+    gradients     dW_k = h_k^T dz_k     db_k = sum over the batch of dz_k     dh_k = dz_k W_k^T
+
+    Forward and backward are written out, over buffers that are kept between calls: an update allocates nothing of a
+    batch's size, which on a CPU would cost a fifth of its time in page faults.
     """
 
     def __init__(self, parameters: FlatParameters, num_layers: int) -> None:
-        self.parameters = parameters
         self.weights = [parameters.views[f"{layer}.weight"] for layer in range(num_layers)]
         self.biases = [parameters.views[f"{layer}.bias"].unsqueeze(1) for layer in range(num_layers)]
         self.weight_gradients = [parameters.gradient_views[f"{layer}.weight"] for layer in range(num_layers)]
         self.bias_gradients = [parameters.gradient_views[f"{layer}.bias"].unsqueeze(1) for layer in range(num_layers)]
         self._buffers: dict[tuple[str, int, int], Tensor] = {}
-        self.num_forwards = 0
+        self._activations: list[Tensor] = []
+        self._masks: list[Tensor] = []
 
+    @torch.no_grad()
     def __call__(self, inputs: Tensor, make_mask: MakeMask | None = None) -> Tensor:
         """(members, batch, in) -> (members, batch, out); `make_mask` drops hidden units.
 
-        The output is valid until the next call with the same batch size.
+        The outputs are valid until the next call with the same batch size.
         """
-        return _Apply.apply(self.parameters.values, self, inputs, make_mask)  # pyright: ignore[reportReturnType]
+        self._activations, self._masks = [inputs], []
+        for layer in range(len(self.weights) - 1):
+            hidden = _linear(self, layer, self._activations[-1]).relu_()
+            if make_mask is not None:
+                self._masks.append(make_mask(hidden))
+                hidden.mul_(self._masks[-1])
+            self._activations.append(hidden)
+        return _linear(self, len(self.weights) - 1, self._activations[-1])
+
+    @torch.no_grad()
+    def backward(self, output_gradients: Tensor) -> None:
+        """Write the gradient of every parameter, given that of the last call's outputs (members, batch, out)."""
+        gradients = output_gradients
+        for layer in reversed(range(len(self.weights))):
+            inputs = self._activations[layer]
+            _weight_gradient(inputs, gradients, out=self.weight_gradients[layer])
+            torch.sum(gradients, 1, keepdim=True, out=self.bias_gradients[layer])
+            if layer > 0:
+                gradients = _input_gradient(self, layer, gradients)
+                torch.ops.aten.threshold_backward.grad_input(gradients, inputs, 0, grad_input=gradients)
+                if self._masks:
+                    gradients.mul_(self._masks[layer - 1])
 
     def buffer(self, name: str, layer: int, batch_size: int) -> Tensor:
         """A kept tensor (members, batch, units of that layer)."""
@@ -107,44 +128,6 @@ class EnsembleMLP:
             members, _, units = self.weights[layer].shape
             self._buffers[key] = self.weights[layer].new_empty(members, batch_size, units)
         return self._buffers[key]
-
-
-class _Apply(torch.autograd.Function):
-    """Forward and backward of an `EnsembleMLP`, written out.
-
-    activations   h0 = inputs --W0--> h1 --W1--> h2 --W2--> output        hidden h = mask * relu(h W + b)
-    gradients     dW_k = h_k^T dz_k     db_k = sum over the batch of dz_k     dh_k = dz_k W_k^T
-    """
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, network: EnsembleMLP, inputs: Tensor, make_mask: MakeMask | None) -> Tensor:
-        del values  # named so that autograd differentiates by it; the layers are views of it
-        network.num_forwards += 1
-        activations, masks = [inputs], []
-        for layer in range(len(network.weights) - 1):
-            hidden = _linear(network, layer, activations[-1]).relu_()
-            if make_mask is not None:
-                masks.append(make_mask(hidden))
-                hidden.mul_(masks[-1])
-            activations.append(hidden)
-        ctx.network, ctx.activations, ctx.masks, ctx.forward_id = network, activations, masks, network.num_forwards
-        return _linear(network, len(network.weights) - 1, activations[-1])
-
-    @staticmethod
-    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:
-        network: EnsembleMLP = ctx.network
-        assert ctx.forward_id == network.num_forwards, "another forward came between a forward and its backward"
-        (gradient,) = output_gradients
-        for layer in reversed(range(len(network.weights))):
-            inputs = ctx.activations[layer]
-            _weight_gradient(inputs, gradient, out=network.weight_gradients[layer])
-            torch.sum(gradient, 1, keepdim=True, out=network.bias_gradients[layer])
-            if layer > 0:
-                gradient = _input_gradient(network, layer, gradient)
-                torch.ops.aten.threshold_backward.grad_input(gradient, inputs, 0, grad_input=gradient)
-                if ctx.masks:
-                    gradient.mul_(ctx.masks[layer - 1])
-        return network.parameters.gradients, None, None, None
 
 
 # A batched product with a single column runs 6 to 15 times slower than the multiply and sum that it is: the last
@@ -176,12 +159,26 @@ def _input_gradient(network: EnsembleMLP, layer: int, gradient: Tensor) -> Tenso
     return torch.mul(gradient, transposed, out=out)
 
 
-def gaussian_log_probability(means: Tensor, log_stds: Tensor, actions: Tensor) -> Tensor:
+def gaussian_log_probability(means: Tensor, log_stds: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """log N(actions; tanh(means), exp(log_stds)), summed over action dimensions, with the log-std clipped.
 
-    Shapes (members, batch, action_dim), (members, action_dim) and (members, batch, action_dim) give (members, batch).
     The Normal itself is not squashed: the authors' IQL evaluates actions in [-1, 1] under the plain density.
+
+    Args:
+        means: before the tanh, shape (members, batch, action_dim).
+        log_stds: state-independent, shape (members, action_dim).
+        actions: shape (members, batch, action_dim).
+
+    Returns:
+        The log-probabilities (members, batch) and their derivatives in `means` and in `log_stds`, each
+        (members, batch, action_dim); the latter is 0 where the log-std is clipped.
     """
-    log_stds = log_stds.clamp(LOG_STD_MIN, LOG_STD_MAX).unsqueeze(1)
-    standardised = (actions - torch.tanh(means)) * torch.exp(-log_stds)
-    return -(0.5 * standardised.square() + log_stds + 0.5 * math.log(2 * math.pi)).sum(-1)
+    clipped = log_stds.clamp(LOG_STD_MIN, LOG_STD_MAX)
+    precisions = torch.exp(-clipped).unsqueeze(1)
+    squashed = torch.tanh(means)
+    standardised = (actions - squashed) * precisions
+    squares = standardised.square()
+    constants = (clipped + 0.5 * math.log(2 * math.pi)).sum(-1, keepdim=True)
+    mean_derivatives = standardised * precisions * (1 - squashed.square())
+    log_std_derivatives = (squares - 1) * (clipped == log_stds).unsqueeze(1)
+    return -0.5 * squares.sum(-1) - constants, mean_derivatives, log_std_derivatives

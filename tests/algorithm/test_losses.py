@@ -23,7 +23,7 @@ from iql_ray.algorithm.losses import (
 def test_the_expectile_of_zero_and_one_is_tau(expectile: float):
     """The gradient of the loss at V = tau: tau (1 - tau) pulls up exactly as (1 - tau) tau pulls down."""
     value = torch.tensor(expectile, dtype=torch.float64, requires_grad=True)
-    loss = expectile_loss(torch.tensor([0.0, 1.0], dtype=torch.float64) - value, expectile)
+    loss, _ = expectile_loss(torch.tensor([0.0, 1.0], dtype=torch.float64) - value, expectile)
     (gradient,) = torch.autograd.grad(loss, value)
     assert abs(float(gradient)) < 1e-7
 
@@ -31,30 +31,31 @@ def test_the_expectile_of_zero_and_one_is_tau(expectile: float):
 def test_descending_the_expectile_loss_of_zero_and_one_ends_at_tau():
     value = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     for _ in range(200):
-        (gradient,) = torch.autograd.grad(expectile_loss(torch.tensor([0.0, 1.0]) - value, 0.8), value)
+        loss, _ = expectile_loss(torch.tensor([0.0, 1.0]) - value, 0.8)
+        (gradient,) = torch.autograd.grad(loss, value)
         value = (value - 0.5 * gradient).detach().requires_grad_()
     assert value.item() == pytest.approx(0.8, abs=1e-6)
 
 
 def test_expectile_one_half_is_half_the_mean_squared_error():
-    assert float(expectile_loss(torch.tensor([1.0, -2.0, 3.0]), 0.5)) == pytest.approx(0.5 * (1 + 4 + 9) / 3)
+    assert float(expectile_loss(torch.tensor([1.0, -2.0, 3.0]), 0.5)[0]) == pytest.approx(0.5 * (1 + 4 + 9) / 3)
 
 
 def test_expectile_loss_weighs_being_below_by_tau_and_being_above_by_the_rest():
-    assert expectile_loss(torch.tensor([[2.0], [-2.0]]), 0.75).tolist() == [3.0, 1.0]
+    assert expectile_loss(torch.tensor([[2.0], [-2.0]]), 0.75)[0].tolist() == [3.0, 1.0]
 
 
 def test_every_member_has_its_own_expectile():
     advantages = torch.tensor([[1.0, -1.0], [3.0, -1.0]])
     # 0.5 (1 + 1) / 2 and (0.9 * 9 + 0.1 * 1) / 2
-    assert expectile_loss(advantages, torch.tensor([[0.5], [0.9]])).tolist() == pytest.approx([0.5, 4.1])
+    assert expectile_loss(advantages, torch.tensor([[0.5], [0.9]]))[0].tolist() == pytest.approx([0.5, 4.1])
 
 
 def test_advantage_zero_has_weight_one():
     """Then the policy's loss is that of behaviour cloning."""
     weights = advantage_weights(torch.zeros(3), 3.0)
     assert weights.tolist() == [1.0, 1.0, 1.0]
-    assert float(policy_loss(torch.tensor([-1.0, -2.0, -6.0]), weights)) == 3.0
+    assert float(policy_loss(torch.tensor([-1.0, -2.0, -6.0]), weights)[0]) == 3.0
 
 
 @given(st.floats(-100, 100))
@@ -85,14 +86,31 @@ def test_the_critics_loss_is_the_sum_over_twins_of_mean_squared_errors():
     action_values = torch.tensor([[1.0, 3.0], [0.0, 0.0]])  # twins x batch
     targets = torch.tensor([0.0, 1.0])
     # twin 0: (1 + 4) / 2, twin 1: (0 + 1) / 2; their mean would be 1.5
-    assert float(critic_loss(action_values, targets)) == 3.0
+    assert float(critic_loss(action_values, targets)[0]) == 3.0
 
 
 def test_the_critics_loss_keeps_the_member_axis():
     action_values = torch.zeros(4, 2, 3)
     targets = torch.arange(4.0).unsqueeze(1).expand(4, 3)
-    assert critic_loss(action_values, targets).tolist() == [0.0, 2.0, 8.0, 18.0]
+    assert critic_loss(action_values, targets)[0].tolist() == [0.0, 2.0, 8.0, 18.0]
 
 
 def test_the_policys_loss_is_the_mean_of_weighted_log_probabilities_negated():
-    assert policy_loss(torch.tensor([[-1.0, -2.0]]), torch.tensor([[3.0, 0.5]])).tolist() == [2.0]
+    assert policy_loss(torch.tensor([[-1.0, -2.0]]), torch.tensor([[3.0, 0.5]]))[0].tolist() == [2.0]
+
+
+def test_the_written_gradients_are_autograds():
+    """Of the sum over members, in what each loss says: V(s), the action values, the log-probabilities."""
+    generator = torch.Generator().manual_seed(0)
+    values, other, twins = (
+        torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+        for shape in ((3, 8), (3, 8), (3, 2, 8))
+    )
+    expectiles = torch.tensor([[0.1], [0.5], [0.9]], dtype=torch.float64)
+    for (loss, gradient), variable in (
+        (expectile_loss(other.detach() - values, expectiles), values),
+        (critic_loss(twins, other.detach()), twins),
+        (policy_loss(values, other.detach()), values),
+    ):
+        (expected,) = torch.autograd.grad(loss.sum(), variable)
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-15)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from typing import Any
 
@@ -96,8 +97,9 @@ def test_a_terminal_gets_a_bar_and_the_same_lines(
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "xterm")
     with shown_progress(30_000) as show:
-        show(progress(evaluated=5000, messages=("careful",)))
-    shown = terminal.getvalue()
-    for words in ("training", "12,000 / 30,000 updates", "warning: careful", "evaluation after 5,000 updates"):
+        show(progress(evaluated=5000, messages=("no [bold] or [/tmp/x] there",)))
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    message = "warning: no [bold] or [/tmp/x] there"
+    for words in ("training", "12,000 / 30,000 updates", message, "evaluation after 5,000 updates"):
         assert words in shown
     assert capsys.readouterr().out == ""

@@ -1,4 +1,4 @@
-"""The command `train`: a configuration from recipe and flags, checked before Ray starts, one line of JSON at the end."""
+"""The command `train`: a configuration from recipe, file and flags, and one line of JSON at the end."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_last_line_is_the_result_and_what_it_names_is_there(
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     folder = Path(result["run_folder"])
     assert folder == tmp_path / "runs" / result["run_id"]
-    assert (result["num_updates"], result["num_episodes"], result["model_version"]) == (40, 8, 1)
+    assert (result["num_updates"], result["num_episodes"], result["model_version"]) == (40, 8, "1")
     assert result["is_tracking_complete"] is True
     assert 3 <= result["return_mean"] <= 6
     assert result["dataset_digest"] == json.loads((dataset / "manifest.json").read_text())["digest"]

@@ -1,0 +1,180 @@
+"""kill -9 of a learner and of the driver: the run ends with the parameters of one that nothing happened to.
+
+What that one has is computed without Ray (`in_step.py`), so that each test here pays for one disturbed run alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from iql_ray import config as config_io
+from iql_ray import run_folder
+from iql_ray.distributed.checking import check
+from iql_ray.distributed.train_config import TrainConfig
+from tests.distributed.examples import ENVIRONMENT, different, final_tensors, tiny_dataset, train_config
+from tests.distributed.in_step import trained_in_step
+from tests.tracking.examples import client_of, history, new_storage
+
+ROOT = Path(__file__).parents[2]
+NUM_UPDATES = 3000
+INTERVAL = 500
+"""Between checkpoints; enough updates that a run lasts longer than it takes to kill something."""
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def config(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    storage = new_storage(tmp_path, tmp_path_factory)
+    config = train_config(tiny_dataset(tmp_path / "data"), storage=str(storage), num_updates=NUM_UPDATES)
+    return replace(
+        config,
+        agent=replace(config.agent, dropout_rate=0.1),
+        log_interval_updates=100,
+        checkpoint_interval_updates=INTERVAL,
+    )
+
+
+def run_of(storage: Path) -> Path | None:
+    return next((path.parent for path in storage.glob("*/config.json")), None)
+
+
+def wait_for_checkpoint(storage: Path, update_count: int, timeout_seconds: float = 90) -> Path:
+    """The run's folder, once it has a checkpoint of at least that many updates and not yet its last."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        run = run_of(storage)
+        updates = run_folder.checkpoint_updates(run) if run else []
+        if run and updates and updates[-1] >= update_count:
+            assert updates[-1] < NUM_UPDATES, "too late to kill anything"
+            return run
+        time.sleep(0.01)
+    raise TimeoutError(f"no checkpoint of {update_count} updates in {storage}")
+
+
+def learner_processes(ancestor: int) -> list[psutil.Process]:
+    """The training workers among the processes that descend from this one, and of no other Ray session."""
+    found = []
+    for process in psutil.Process(ancestor).children(recursive=True):
+        try:
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def in_background(function: Callable[[], None]) -> Callable[[], None]:
+    """Start it in a thread; call the result to wait for it, and for its error."""
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+
+    def wait() -> None:
+        thread.join()
+        if errors:
+            raise errors[0]
+
+    return wait
+
+
+@pytest.mark.parametrize("num_learners", [1, 2])
+def test_a_run_whose_learner_is_killed_ends_with_the_parameters_of_one_that_was_not(
+    ray_session: None, config: TrainConfig, tmp_path: Path, num_learners: int
+):
+    from iql_ray.distributed import training
+
+    config = replace(config, num_learners=num_learners)
+    victims: list[psutil.Process] = []
+
+    def kill_the_last_learner() -> None:
+        wait_for_checkpoint(Path(config.storage), 2 * INTERVAL)
+        victims.extend(learner_processes(os.getpid()))
+        victims[-1].kill()
+
+    wait = in_background(kill_the_last_learner)
+    result = training.train(check(config))
+    wait()
+    assert len(victims) == num_learners
+    assert not victims[-1].is_running()
+    assert result["num_updates"] == NUM_UPDATES
+    ended = final_tensors(Path(result["run_folder"]), NUM_UPDATES)
+    assert different(ended, trained_in_step(config, tmp_path / "undisturbed")) == []
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pipelines.train", *arguments]
+
+
+def killed_driver(config: TrainConfig, log: Path) -> Path:
+    """Start the command in a session of its own, kill -9 its driver in the middle; the run's folder."""
+    config_io.save(config, log.parent / "asked.json")
+    with log.open("w") as output:
+        arguments = command("--config", str(log.parent / "asked.json"))
+        driver = subprocess.Popen(arguments, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
+    try:
+        run = wait_for_checkpoint(Path(config.storage), 2 * INTERVAL)
+    finally:
+        family = psutil.Process(driver.pid).children(recursive=True)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        end(family)
+    return run
+
+
+def end(family: list[psutil.Process]) -> None:
+    """Ray's processes follow their driver by themselves; those that take too long are helped."""
+    _, alive = psutil.wait_procs(family, timeout=10)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive, timeout=10)
+
+
+def resumed(run: Path) -> dict[str, Any]:
+    arguments = command("--resume", run.name, "--storage", str(run.parent))
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False, timeout=180)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_run_whose_driver_is_killed_is_finished_by_resume(config: TrainConfig, tmp_path: Path):
+    config = replace(config, num_learners=2, env=ENVIRONMENT, eval_interval_updates=1000, num_eval_episodes=8)
+    run = killed_driver(config, tmp_path / "driver.log")
+    before = run_folder.checkpoint_updates(run)[-1]
+    result = resumed(run)
+    assert before < NUM_UPDATES
+    assert result["run_id"] == run.name
+    assert run_of(run.parent) == run
+    assert different(final_tensors(run, NUM_UPDATES), trained_in_step(config, tmp_path / "undisturbed")) == []
+    assert_one_run_without_gaps(run)
+
+
+def assert_one_run_without_gaps(run: Path) -> None:
+    client = client_of(run.parent)
+    (experiment,) = [each for each in client.search_experiments() if each.name == "iql_ray"]
+    (recorded,) = client.search_runs([experiment.experiment_id])
+    assert (recorded.info.run_id, recorded.info.status) == (run.name, "FINISHED")
+    steps = [step for step, _ in history(client, run.name, "train/value_loss")]
+    assert steps == list(range(100, NUM_UPDATES + 1, 100))
+    assert [step for step, _ in history(client, run.name, "eval/return_mean")] == [0, 1000, 2000, 3000]
+    assert list(run_folder.read_evaluations(run)) == [0, 1000, 2000, 3000]
