@@ -28,7 +28,9 @@ def shown_progress(num_updates: int) -> Iterator[Callable[[Progress], None]]:
     columns = (TextColumn("training"), BarColumn(), TextColumn("{task.fields[numbers]}"), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("training", total=num_updates, numbers="")
-        lines = Lines(num_updates, lambda line: bar.console.print(line, markup=False), seconds_between_lines=float("inf"))
+        lines = Lines(
+            num_updates, lambda line: bar.console.print(line, markup=False), seconds_between_lines=float("inf")
+        )
 
         def show(progress: Progress) -> None:
             lines.show(progress)

@@ -252,11 +252,11 @@ class IQLAgent:
         self.policy = FlatParameters(initial["policy"], policy_gradients)
         self.critic = FlatParameters(initial["critic"], critic_gradients)
         self.target_critic = FlatParameters(initial["critic"])
-        num_layers = len(self.config.hidden_sizes) + 1
-        self._value_network = EnsembleMLP(self.value, num_layers)
-        self._policy_network = EnsembleMLP(self.policy, num_layers)
-        self._critic_network = EnsembleMLP(self.critic, num_layers)
-        self._target_network = EnsembleMLP(self.target_critic, num_layers)
+        num_layers, workspace = len(self.config.hidden_sizes) + 1, networks.Workspace()
+        self._value_network = EnsembleMLP(self.value, num_layers, workspace)
+        self._policy_network = EnsembleMLP(self.policy, num_layers, workspace)
+        self._critic_network = EnsembleMLP(self.critic, num_layers, workspace)
+        self._target_network = EnsembleMLP(self.target_critic, num_layers, workspace)
 
     def _initial_members(self, name: str) -> list[dict[str, Tensor]]:
         """Initial layers of one network for every member; members of one seed start from the same numbers."""

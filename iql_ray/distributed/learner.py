@@ -6,6 +6,7 @@ tested without Ray. Nothing here talks to MLflow or steps an environment: that i
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -239,4 +240,6 @@ def run_learner(settings: dict[str, Any]) -> None:
     saved = checkpoint.load_newest(plan.run_folder, warn=recorder.warn if rank == 0 else lambda message: None)
     if saved is not None:
         learner.restore(saved)
+    gc.collect()
+    gc.freeze()  # the collector would else walk every object of torch and ray again and again: 8% of an update
     train(learner, learner.sampler, recorder)
