@@ -10,6 +10,8 @@ from iql_ray.data.prepared import Manifest, read_manifest
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed.train_config import TrainConfig
 from iql_ray.envs.catalog import check_spaces, environment_spaces
+from iql_ray.tracking.names import check_model_name
+from iql_ray.tracking.store import resolve_tracking_uri
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,9 @@ def check(asked: TrainConfig) -> CheckedRun:
         check_spaces(asked.env, environment_spaces(asked.env), manifest.spaces, f"dataset {asked.dataset}")
     if resumed_folder is not None:
         _check_resumable(resumed_folder, manifest)
+    resolve_tracking_uri(asked.tracking_uri, asked.storage)
+    if asked.register_as is not None:
+        check_model_name(asked.register_as)
     return CheckedRun(
         config=asked,
         manifest=manifest,

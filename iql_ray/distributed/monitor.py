@@ -183,16 +183,20 @@ class RunSetup:
 
 
 class RunMonitorActor(RunMonitor):
-    """The monitor inside its actor: opens the run's record and its rollout workers there."""
+    """The monitor inside its actor: opens the run's record and its rollout workers there.
 
-    def __init__(self, setup: RunSetup) -> None:
+    It opens in a call of its own, before any other: what is refused then reaches the driver as the ValueError that it
+    is, where a failing constructor would be a dead actor.
+    """
+
+    def __init__(self) -> None:
         self._workers: RolloutWorkers | None = None
+
+    def open(self, setup: RunSetup) -> tuple[str, Path]:
+        """Begin or go on with the run's record; its id and folder."""
         logger = _resume_record(setup) if setup.resumed_folder else _begin_record(setup)
         super().__init__(logger, self._evaluation(setup))
-
-    def describe(self) -> tuple[str, Path]:
-        """The run's id and folder."""
-        return self._logger.run_id, self.folder
+        return logger.run_id, logger.folder
 
     def close(self, status: FinalStatus, model: PolicyModel | None = None) -> dict[str, Any]:
         if self._workers is not None:
@@ -238,8 +242,8 @@ def _resume_record(setup: RunSetup) -> RunLogger:
     return RunLogger.reopen(setup.resumed_folder, tracking_uri=setup.config.tracking_uri)
 
 
-def start_monitor(setup: RunSetup) -> Any:
+def start_monitor() -> Any:
     """The monitor's actor, on the node of the process that calls."""
     here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
     actor_class = ray.remote(RunMonitorActor).options(num_cpus=0, max_concurrency=8, scheduling_strategy=here)
-    return actor_class.remote(setup)
+    return actor_class.remote()

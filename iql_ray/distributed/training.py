@@ -6,15 +6,16 @@ read from its own folder, so that a killed learner, a killed driver and a corrup
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet
 import ray
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -49,7 +50,8 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
         RuntimeError: learners failed more often than `max_failures`, or an evaluation failed.
     """
     device = _device(run.config)
-    monitor = start_monitor(
+    monitor = start_monitor()
+    opened = monitor.open.remote(
         RunSetup(
             config=run.config,
             manifest=run.manifest,
@@ -57,10 +59,13 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
             num_cpus_per_eval_worker=_cpus_per_eval_worker(run.config),
         )
     )
-    run_id, folder = ray.get(monitor.describe.remote())
-    with _ended(monitor), _watched(monitor, show):
-        _fit(run, folder, device, monitor)
-        ray.get(monitor.finish_evaluations.remote())
+    # The monitor opens its record, which takes seconds, while the data is packed.
+    shards = packed_shards(Path(run.config.dataset), run.manifest, run.transforms, run.config.num_learners)
+    run_id, folder = ray.get(opened)
+    with _ended(monitor):
+        with _watched(monitor, show):
+            _fit(run, folder, device, shards, monitor)
+            ray.get(monitor.finish_evaluations.remote())
         model = _model(run, folder)
         ended: dict[str, Any] = ray.get(monitor.close.remote("FINISHED", model))
     evaluation = run_folder.read_evaluations(folder).get(model.update_count, {})
@@ -98,10 +103,9 @@ def _cpus_per_eval_worker(asked: TrainConfig) -> float:
     return 1.0 if spare >= asked.num_eval_workers else 0.0
 
 
-def _fit(run: CheckedRun, folder: Path, device: str, monitor: Any) -> None:
+def _fit(run: CheckedRun, folder: Path, device: str, shards: list[ray.ObjectRef], monitor: Any) -> None:
     """Let the learners run to the end of the run's updates."""
     asked = run.config
-    shards = packed_shards(Path(asked.dataset), run.manifest, run.transforms, asked.num_learners)
     plan = RunPlan(
         config=asked,
         run_folder=folder,
@@ -146,20 +150,21 @@ def _example_observations(dataset: Path) -> np.ndarray:
     return np.array(rows.column("observations").to_pylist(), np.float32)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _ended(monitor: Any) -> Iterator[None]:
     """Whatever happens inside, the run's record says how it ended."""
     try:
         yield
     except BaseException as error:
         status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
-        ray.get(monitor.close.remote(status))
+        with contextlib.suppress(RayActorError):  # the monitor itself may be what died; `error` is what happened
+            ray.get(monitor.close.remote(status))
         raise
     finally:
         ray.kill(monitor)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _watched(monitor: Any, show: Show) -> Iterator[None]:
     """Show where the run stands until the block ends, and once more then."""
     is_over = threading.Event()

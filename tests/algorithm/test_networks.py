@@ -18,7 +18,6 @@ from iql_ray.algorithm.networks import (
 )
 
 IN, HIDDEN, BATCH = 4, (5, 7), 6
-FLOAT64 = {"dtype": torch.float64}
 
 
 def parameters_of(members: int, out: int) -> FlatParameters:
@@ -29,12 +28,12 @@ def parameters_of(members: int, out: int) -> FlatParameters:
         [initial_layers(sizes, seed, "value") for seed in range(members)], torch.float64, torch.device("cpu")
     )
     for value in stacked.values():
-        value += 0.1 * torch.randn(value.shape, generator=generator, **FLOAT64)
+        value += 0.1 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
     return FlatParameters(stacked)
 
 
 def random_tensor(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), **FLOAT64)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def masks_of(members: int) -> list[Tensor]:
@@ -131,7 +130,7 @@ def test_initial_weights_are_orthogonal_with_scale_sqrt_2_and_biases_zero(sizes:
     """The shorter side is orthogonal: W W^T, or W^T W, is twice the identity."""
     tensors = initial_layers(sizes, 3, "value")
     weight = tensors["0.weight"] if sizes[0] <= sizes[1] else tensors["0.weight"].T
-    torch.testing.assert_close(weight @ weight.T, 2 * torch.eye(min(sizes), **FLOAT64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(weight @ weight.T, 2 * torch.eye(min(sizes), dtype=torch.float64), rtol=0, atol=1e-12)
     assert tensors["0.bias"].tolist() == [0.0] * sizes[1]
 
 

@@ -133,10 +133,11 @@ TRAIN = [
     ("--resume run --storage {}/runs --expectile 0.9", "agent.expectile cannot be given"),
     ("--resume run --storage {}/runs --num-updates 50 --seed 3", "num_updates, seed cannot be given"),
     ("--resume moved --storage {}/runs", "run moved was trained on a dataset with digest"),
+    ("--resume wide --storage {}/runs", "another architecture"),
 ]
 TRAIN_ON_RAY = [
     ("--dataset {}/tiny-0 --storage {}/new --num-learners 64 --batch-size 64", "64 learners of 1 CPUs need more than"),
-    ("--resume wide --storage {}/runs", "another architecture"),
+    ("--dataset {}/tiny-0 --storage {}/new --tracking-uri nonsense://x", "nonsense://x"),
 ]
 EVALUATE = [
     ("", "either --run RUN or --model URI"),
