@@ -3,7 +3,8 @@
     000005000/tensors.safetensors   networks, target, optimiser moments and steps
     000005000/random.safetensors    every generator of every learner, named by its rank
     000005000/policy/               the policy as its users load it (`iql_ray.policy.Policy`)
-    000005000/state.json            update count, what it belongs to, and the sha256 of the other files; written last
+    000005000/state.json            update count, what it belongs to, and the sha256 of the files above
+    000005000/state.sha256          of state.json; written last
 
 Nothing here decides when to save, and nothing is pickled.
 """
@@ -27,6 +28,7 @@ from iql_ray.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
 TENSORS_FILE = "tensors.safetensors"
 RANDOM_FILE = "random.safetensors"
 STATE_FILE = "state.json"
+SEAL_FILE = "state.sha256"
 POLICY_FOLDER = "policy"
 HASHED_FILES = (TENSORS_FILE, RANDOM_FILE, f"{POLICY_FOLDER}/{WEIGHTS_FILE}", f"{POLICY_FOLDER}/{DESCRIPTION_FILE}")
 FORMAT_VERSION = 1
@@ -62,7 +64,7 @@ class CorruptCheckpointError(Exception):
 
 
 def save(run: Path, checkpoint: Checkpoint, policy: Policy) -> Path:
-    """Write a checkpoint beside its final place, flush it to the disk, and rename; an equal one is replaced."""
+    """Write a checkpoint beside its final place, flush it to the disk, and rename; one that is there is replaced."""
     folder = run_folder.checkpoint_folder(run, checkpoint.update_count)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -78,11 +80,10 @@ def save(run: Path, checkpoint: Checkpoint, policy: Policy) -> Path:
         sha256={name: _sha256(partial / name) for name in HASHED_FILES},
     )
     config.save(state, partial / STATE_FILE)
-    for path in (*(partial / name for name in (*HASHED_FILES, STATE_FILE)), partial):
+    (partial / SEAL_FILE).write_text(_sha256(partial / STATE_FILE) + "\n")
+    for path in (*(partial / name for name in (*HASHED_FILES, STATE_FILE, SEAL_FILE)), partial):
         _flush(path)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
-    _flush(folder.parent)
+    _move_into_place(partial, folder)
     return folder
 
 
@@ -102,6 +103,24 @@ def load(run: Path, update_count: int) -> Checkpoint:
         dataset_digest=state.dataset_digest,
         is_to_be_evaluated=state.is_to_be_evaluated,
     )
+
+
+def check_belongs(saved: Checkpoint, run: Path, dataset_digest: str, num_learners: int) -> None:
+    """Refuse to continue with another dataset, or with another number of learners.
+
+    Raises:
+        ValueError: names both, and the fix.
+    """
+    if saved.dataset_digest != dataset_digest:
+        raise ValueError(
+            f"checkpoint {saved.update_count} of {run} was trained on a dataset with digest "
+            f"{saved.dataset_digest}, the dataset there now has {dataset_digest}; put back the one it began with, or start a new run"
+        )
+    if len(saved.random_states) != num_learners:
+        raise ValueError(
+            f"checkpoint {saved.update_count} of {run} holds {len(saved.random_states)} learners, the run has "
+            f"{num_learners}; an exact resume needs as many as it began with"
+        )
 
 
 def load_newest(run: Path, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -125,12 +144,16 @@ def read_state(folder: Path) -> CheckpointState:
     """What a checkpoint says of itself.
 
     Raises:
-        CorruptCheckpointError: its state file is missing or unreadable.
+        CorruptCheckpointError: its state file is missing or not as it was written.
+        ValueError: it has a format of another version.
     """
     try:
-        state = config.load(CheckpointState, folder / STATE_FILE)
-    except ValueError as error:
-        raise CorruptCheckpointError(f"checkpoint {folder}: {STATE_FILE} cannot be read ({error})") from error
+        is_whole = (folder / SEAL_FILE).read_text().strip() == _sha256(folder / STATE_FILE)
+    except (OSError, UnicodeDecodeError):
+        is_whole = False
+    if not is_whole:
+        raise CorruptCheckpointError(f"checkpoint {folder}: {STATE_FILE} is missing or not as it was written")
+    state = config.load(CheckpointState, folder / STATE_FILE)
     if state.format_version != FORMAT_VERSION:
         raise ValueError(f"checkpoint {folder} has format {state.format_version}, this version reads {FORMAT_VERSION}")
     return state
@@ -176,6 +199,17 @@ def load_policy(run: Path, which: Literal["last", "best"] | int) -> tuple[Policy
     state = read_state(folder.parent)
     _verify(folder.parent, state, HASHED_FILES[2:])
     return Policy.load(folder), state.update_count
+
+
+def _move_into_place(partial: Path, folder: Path) -> None:
+    """Rename, with one that is there already moved aside first and deleted last."""
+    replaced = folder.with_name(folder.name + ".replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if folder.exists():
+        folder.rename(replaced)
+    partial.rename(folder)
+    _flush(folder.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _verify(folder: Path, state: CheckpointState, names: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from iql_ray import checkpoint, config, run_folder
+from iql_ray.algorithm.agent import IQLAgent
 from iql_ray.data.prepared import Manifest, read_manifest
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed.train_config import TrainConfig
@@ -42,10 +43,15 @@ def check(asked: TrainConfig) -> CheckedRun:
         raise ValueError(
             f"dataset {asked.dataset} has {manifest.spaces.num_actions} discrete actions; training needs box actions"
         )
+    if manifest.num_rows < asked.num_learners:
+        raise ValueError(
+            f"dataset {asked.dataset} has {manifest.num_rows} rows for {asked.num_learners} learners; every learner "
+            "needs one at least: lower --num-learners"
+        )
     if asked.env is not None:
         check_spaces(asked.env, environment_spaces(asked.env), manifest.spaces, f"dataset {asked.dataset}")
     if resumed_folder is not None:
-        _check_resumable(resumed_folder, manifest)
+        _check_resumable(asked, resumed_folder, manifest)
     resolve_tracking_uri(asked.tracking_uri, asked.storage)
     if asked.register_as is not None:
         check_model_name(asked.register_as)
@@ -76,14 +82,11 @@ def resumed_config(asked: TrainConfig, folder: Path) -> TrainConfig:
     return replace(saved, storage=asked.storage, tracking_uri=asked.tracking_uri or saved.tracking_uri)
 
 
-def _check_resumable(folder: Path, manifest: Manifest) -> None:
-    for update_count in run_folder.checkpoint_updates(folder)[-1:]:
-        try:
-            state = checkpoint.read_state(run_folder.checkpoint_folder(folder, update_count))
-        except checkpoint.CorruptCheckpointError:
-            return  # the learners fall back to the one before it, and say so
-        if state.dataset_digest != manifest.digest:
-            raise ValueError(
-                f"run {folder.name} was trained on a dataset with digest {state.dataset_digest}; the dataset there now "
-                f"has {manifest.digest}: put back the one it began with, or start a new run"
-            )
+def _check_resumable(asked: TrainConfig, folder: Path, manifest: Manifest) -> None:
+    """What the learners would refuse of the newest whole checkpoint; which ones are damaged is theirs to say."""
+    saved = checkpoint.load_newest(folder, warn=lambda message: None)
+    if saved is None:
+        return
+    checkpoint.check_belongs(saved, folder, manifest.digest, asked.num_learners)
+    agent = IQLAgent(asked.agent, manifest.spaces, seed=asked.seed)
+    agent.load(saved.tensors, saved.random_states[0], saved.update_count)

@@ -107,16 +107,8 @@ class Learner:
         Raises:
             ValueError: it belongs to another dataset, architecture or number of learners.
         """
-        if saved.dataset_digest != self.plan.dataset_digest:
-            raise ValueError(
-                f"checkpoint {saved.update_count} of {self.plan.run_folder} was trained on the dataset with digest "
-                f"{saved.dataset_digest}, not {self.plan.dataset_digest}; resume with the dataset it began with"
-            )
-        if len(saved.random_states) != self.plan.config.num_learners:
-            raise ValueError(
-                f"checkpoint {saved.update_count} of {self.plan.run_folder} holds {len(saved.random_states)} learners, "
-                f"the run has {self.plan.config.num_learners}; an exact resume needs as many as it began with"
-            )
+        plan = self.plan
+        checkpoint.check_belongs(saved, plan.run_folder, plan.dataset_digest, plan.config.num_learners)
         own = saved.random_states[self.rank]
         self.agent.load(saved.tensors, own, saved.update_count)
         self.sampler.load(own)

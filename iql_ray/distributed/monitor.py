@@ -69,6 +69,7 @@ class RunMonitor:
         self._metrics: dict[str, float] = {}
         self._messages: list[str] = []
         self._error: Exception | None = None
+        self._damaged: dict[int, int] = {}
         self._is_ending = False
         self._news = threading.Condition()
         self._thread = threading.Thread(target=self._evaluate_pending, name="evaluation", daemon=True)
@@ -145,7 +146,7 @@ class RunMonitor:
         """The evaluation thread: the oldest pending checkpoint first, until the run ends and none is left."""
         try:
             while True:
-                pending = checkpoint.pending_evaluations(self.folder)
+                pending = [update for update in checkpoint.pending_evaluations(self.folder) if self._is_new(update)]
                 if pending:
                     self._evaluate_one(pending[0])
                     continue
@@ -157,9 +158,21 @@ class RunMonitor:
             self._error = error
             self.warn(f"evaluation failed, training goes on: {error}")
 
+    def _is_new(self, update_count: int) -> bool:
+        """Not one that was found damaged and is still the same."""
+        return update_count not in self._damaged or self._damaged[update_count] != self._written_at(update_count)
+
+    def _written_at(self, update_count: int) -> int:
+        return run_folder.checkpoint_folder(self.folder, update_count).stat().st_ctime_ns
+
     def _evaluate_one(self, update_count: int) -> None:
         assert self._evaluate is not None
-        policy, _ = checkpoint.load_policy(self.folder, update_count)
+        try:
+            policy, _ = checkpoint.load_policy(self.folder, update_count)
+        except checkpoint.CorruptCheckpointError as error:
+            self._damaged[update_count] = self._written_at(update_count)
+            self.warn(f"{error}; it is evaluated if it is written anew")
+            return
         result = {"num_updates": update_count, **self._evaluate(policy)}
         run_folder.append_evaluation(self.folder, result)
         self._logger.log_metrics(update_count, evaluation_metrics(result))

@@ -212,7 +212,9 @@ def test_a_checkpoint_of_another_dataset_is_refused_naming_both(dataset: Path, t
     learner, _ = trained(plan_of(train_config(dataset), tmp_path))
     other = plan_of(train_config(tiny_dataset(tmp_path / "data", seed=1)), tmp_path)
     saved = checkpoint.load(tmp_path, 20)
-    with pytest.raises(ValueError, match=f"{learner.plan.dataset_digest}, not {other.dataset_digest}"):
+    with pytest.raises(
+        ValueError, match=f"{learner.plan.dataset_digest}, the dataset there now has {other.dataset_digest}"
+    ):
         learner_of(other).restore(saved)
 
 

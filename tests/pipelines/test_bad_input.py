@@ -132,7 +132,7 @@ TRAIN = [
     ("--resume nothing --storage {}/runs", "run 'nothing' not found"),
     ("--resume run --storage {}/runs --expectile 0.9", "agent.expectile cannot be given"),
     ("--resume run --storage {}/runs --num-updates 50 --seed 3", "num_updates, seed cannot be given"),
-    ("--resume moved --storage {}/runs", "run moved was trained on a dataset with digest"),
+    ("--resume moved --storage {}/runs", "was trained on a dataset with digest"),
     ("--resume wide --storage {}/runs", "another architecture"),
 ]
 TRAIN_ON_RAY = [
