@@ -114,7 +114,8 @@ def check_belongs(saved: Checkpoint, run: Path, dataset_digest: str, num_learner
     if saved.dataset_digest != dataset_digest:
         raise ValueError(
             f"checkpoint {saved.update_count} of {run} was trained on a dataset with digest "
-            f"{saved.dataset_digest}, the dataset there now has {dataset_digest}; put back the one it began with, or start a new run"
+            f"{saved.dataset_digest}, the dataset there now has {dataset_digest}; "
+            "put back the one it began with, or start a new run"
         )
     if len(saved.random_states) != num_learners:
         raise ValueError(

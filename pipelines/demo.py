@@ -31,9 +31,9 @@ class DemoConfig:
 
     out: Path = Path("runs/demo")
     """Folder of the demo's dataset, runs and picture; a second demo adds runs to it."""
-    num_updates: int = 10_000
+    num_updates: int = 15_000
     """Updates of IQL."""
-    num_cloning_updates: int = 6000
+    num_cloning_updates: int = 5000
     """Updates of behaviour cloning."""
     num_episodes: int = 100
     """Episodes of each final evaluation."""
