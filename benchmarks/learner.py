@@ -4,8 +4,8 @@
 
 17 observations, 6 actions, two hidden layers of 256, batch 256, sampling included. Ours, the matrix products alone
 (the limit: what an update multiplies, at the rate that 256 x 256 products reach in this run), a population of four
-inverse temperatures, and, where an interpreter with jax and optax is at hand, the authors' update in JAX, all in
-turn. The last line is JSON.
+inverse temperatures, and, where an interpreter with jax and optax is at hand, the authors' update in JAX
+(`_jax_peer.py`), all in turn. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SPACES = Spaces(
     action_low=(-1.0,) * ACTION_DIM,
     action_high=(1.0,) * ACTION_DIM,
 )
-JAX_PEER = Path(__file__).with_name("jax_peer.py")
+JAX_PEER = Path(__file__).with_name("_jax_peer.py")
 
 
 def random_rows() -> torch.Tensor:

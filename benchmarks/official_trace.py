@@ -1,8 +1,8 @@
 """Replay a trace of the authors' own IQL code and print how far our update strays from it.
 
-    python benchmarks/official_trace.py TRACE.npz [--dtype float64]
+    python benchmarks/official_trace.py [TRACE.npz] [--dtype float64]
 
-The trace holds initial parameters, a list of batches, the losses of every update and the final parameters (flax
+Without an argument it replays the trace that the tests use. A trace holds initial parameters, a list of batches, the losses of every update and the final parameters (flax
 names). Sizes, expectile, inverse temperature and schedule are read from it; `hyper` is [expectile, inverse
 temperature, discount, target rate, learning rate, cosine length or 0 for none]. The last line is JSON with
 `max_relative_error`, over every final tensor (by its largest element) and over the losses of every update.
@@ -24,6 +24,8 @@ from iql_ray.algorithm.iql_config import IQLConfig
 from iql_ray.experience import Spaces, TransitionBatch
 
 Trace = dict[str, np.ndarray]
+
+TESTED_TRACE = Path(__file__).parent.parent / "tests" / "data_files" / "official_iql_trace.npz"
 
 LOSS_NAMES = {"value_loss": "value_loss", "policy_loss": "actor_loss", "critic_loss": "critic_loss"}
 
@@ -113,7 +115,7 @@ def batch_of(trace: Trace, index: int, dtype: torch.dtype) -> TransitionBatch:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trace", type=Path)
+    parser.add_argument("trace", type=Path, nargs="?", default=TESTED_TRACE)
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

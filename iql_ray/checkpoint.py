@@ -15,9 +15,9 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -43,6 +43,12 @@ class CheckpointState:
     dataset_digest: str
     is_to_be_evaluated: bool
     """It is kept until its evaluation is done."""
+    device: str
+    """Where it was trained, cpu or cuda: their generators' states are of different kinds."""
+    configuration: dict[str, Any]
+    """The run's whole configuration."""
+    transforms: dict[str, Any]
+    """As fitted."""
     sha256: dict[str, str]
     format_version: int = FORMAT_VERSION
 
@@ -57,6 +63,9 @@ class Checkpoint:
     """One mapping per learner, by rank."""
     dataset_digest: str
     is_to_be_evaluated: bool = False
+    device: str = "cpu"
+    configuration: dict[str, Any] = field(default_factory=dict)
+    transforms: dict[str, Any] = field(default_factory=dict)
 
 
 class CorruptCheckpointError(Exception):
@@ -77,6 +86,9 @@ def save(run: Path, checkpoint: Checkpoint, policy: Policy) -> Path:
         num_learners=len(checkpoint.random_states),
         dataset_digest=checkpoint.dataset_digest,
         is_to_be_evaluated=checkpoint.is_to_be_evaluated,
+        device=checkpoint.device,
+        configuration=checkpoint.configuration,
+        transforms=checkpoint.transforms,
         sha256={name: _sha256(partial / name) for name in HASHED_FILES},
     )
     config.save(state, partial / STATE_FILE)
@@ -102,11 +114,20 @@ def load(run: Path, update_count: int) -> Checkpoint:
         random_states=_by_rank(load_file(folder / RANDOM_FILE), state.num_learners),
         dataset_digest=state.dataset_digest,
         is_to_be_evaluated=state.is_to_be_evaluated,
+        device=state.device,
+        configuration=state.configuration,
+        transforms=state.transforms,
     )
 
 
-def check_belongs(saved: Checkpoint, run: Path, dataset_digest: str, num_learners: int) -> None:
-    """Refuse to continue with another dataset, or with another number of learners.
+EXACT_SETTINGS = ("agent", "transforms", "seed", "num_updates", "batch_size")
+"""A run with another one of these does not continue: it is another run."""
+
+
+def check_belongs(
+    saved: Checkpoint, run: Path, dataset_digest: str, num_learners: int, configuration: dict[str, Any]
+) -> None:
+    """Refuse to continue with another dataset, number of learners, or setting that the numbers depend on.
 
     Raises:
         ValueError: names both, and the fix.
@@ -122,6 +143,13 @@ def check_belongs(saved: Checkpoint, run: Path, dataset_digest: str, num_learner
             f"checkpoint {saved.update_count} of {run} holds {len(saved.random_states)} learners, the run has "
             f"{num_learners}; an exact resume needs as many as it began with"
         )
+    for name in EXACT_SETTINGS:
+        now = configuration.get(name)
+        if name in saved.configuration and saved.configuration[name] != now:
+            raise ValueError(
+                f"checkpoint {saved.update_count} of {run} was trained with {name} = {saved.configuration[name]}, the "
+                f"run's configuration now says {now}; restore it, or start a new run"
+            )
 
 
 def load_newest(run: Path, warn: Callable[[str], None]) -> Checkpoint | None:

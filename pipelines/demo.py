@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from pipelines import command_line
 from pipelines.ray_session import ray_session
 
 MODEL_NAME = "pendulum"
-EXAMPLE = Path(__file__).parent.parent / "examples" / "act.py"
 SAMPLE_EPISODES = 20
 
 
@@ -53,6 +53,8 @@ def demo(config: DemoConfig) -> dict[str, Any]:
             f"2/6  train by implicit Q-learning, {config.num_updates:,} updates (expectile 0.7, inverse temperature 3)"
         )
         iql = _train(config, "iql", num_updates=config.num_updates, register_as=MODEL_NAME)
+        if iql["model_uri"] is None:
+            raise RuntimeError(f"the policy was not registered; look at the run's folder {iql['run_folder']}")
         _say(f"3/6  clone the behaviour in the data, {config.num_cloning_updates:,} updates, for comparison")
         cloning = _train(config, "behaviour-cloning", num_updates=config.num_cloning_updates, inverse_temperature=0.0)
         _say(f"4/6  evaluate both over {config.num_episodes} new episodes each")
@@ -62,12 +64,14 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     acted = _act(config, iql["model_uri"])
     _say("6/6  draw the learning curves")
     picture = _draw(config, iql["run_folder"], cloning["run_folder"], dataset["return_mean"])
-    _tell(config, dataset, iql_result, cloning_result, acted, picture)
+    untrained_return_mean = _curve(iql["run_folder"]).means[0]
+    _tell(config, dataset, iql_result, cloning_result, acted, untrained_return_mean, picture)
     return {
         "return_mean": iql_result["return_mean"],
         "return_ci": iql_result["return_ci"],
         "bc_return_mean": cloning_result["return_mean"],
         "data_return_mean": dataset["return_mean"],
+        "untrained_return_mean": untrained_return_mean,
         "model_uri": iql["model_uri"],
         "run_id": iql["run_id"],
         "tracking_uri": _tracking_uri(config),
@@ -129,8 +133,9 @@ def _evaluate(config: DemoConfig, **which: Any) -> dict[str, Any]:
 
 
 def _act(config: DemoConfig, model_uri: str) -> dict[str, Any]:
-    """One episode by `examples/act.py` in a process of its own."""
-    command = [sys.executable, str(EXAMPLE), model_uri, "Pendulum-v1", "--tracking-uri", _tracking_uri(config)]
+    """One episode by `iql_ray/tracking/act.py`, run as a script in a process of its own."""
+    script = str(files("iql_ray.tracking") / "act.py")
+    command = [sys.executable, script, model_uri, "Pendulum-v1", "--tracking-uri", _tracking_uri(config)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{finished.stderr}")
@@ -167,6 +172,7 @@ def _tell(
     iql: dict[str, Any],
     cloning: dict[str, Any],
     acted: dict[str, Any],
+    untrained_return_mean: float,
     picture: Path,
 ) -> None:
     """What came out, and where to look next; to stderr, as all but the result."""
@@ -174,6 +180,7 @@ def _tell(
     _say(
         f"""
 return of an episode (0 is perfect)
+  untrained                    {untrained_return_mean:8.1f}   over {SAMPLE_EPISODES} episodes
   mean of the logged data      {dataset["return_mean"]:8.1f}
   behaviour cloning            {cloning["return_mean"]:8.1f}
   IQL, the registered policy   {iql["return_mean"]:8.1f}   95% interval [{low:.1f}, {high:.1f}]

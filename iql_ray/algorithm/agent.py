@@ -129,10 +129,23 @@ class IQLAgent:
         return {f"dropout.{index}": each.get_state() for index, each in enumerate(self._dropout_generators)}
 
     def load(self, tensors: Mapping[str, Tensor], random_states: Mapping[str, Tensor], update_count: int) -> None:
-        """Continue exactly where `tensors()`, `random_states()` and `update_count` were taken.
+        """Continue exactly where `tensors()`, `random_states()` and `update_count` were taken, on that kind of device.
 
         Raises:
-            ValueError: a tensor is missing, unknown or of another shape: a checkpoint of another architecture.
+            ValueError: as `check_fits`.
+        """
+        self.check_fits(tensors)
+        for name, value in self.tensors().items():
+            value.copy_(tensors[name])
+        for index, generator in enumerate(self._dropout_generators):
+            generator.set_state(random_states[f"dropout.{index}"].cpu())
+        self.update_count = update_count
+
+    def check_fits(self, tensors: Mapping[str, Tensor]) -> None:
+        """Refuse tensors that are not of this architecture.
+
+        Raises:
+            ValueError: a tensor is missing, unknown or of another shape.
         """
         own = self.tensors()
         if own.keys() != tensors.keys():
@@ -144,11 +157,6 @@ class IQLAgent:
                     f"checkpoint of another architecture: {name} has shape {tuple(tensors[name].shape)}, "
                     f"this agent's has {tuple(value.shape)}"
                 )
-        for name, value in own.items():
-            value.copy_(tensors[name])
-        for index, generator in enumerate(self._dropout_generators):
-            generator.set_state(random_states[f"dropout.{index}"].cpu())
-        self.update_count = update_count
 
     def _update_value(self, batch: TransitionBatch, target_values: Tensor) -> dict[str, Tensor]:
         values = self._value_network(self._per_critic(batch.observations)).squeeze(-1)

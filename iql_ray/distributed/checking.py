@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,10 @@ class CheckedRun:
     config: TrainConfig
     manifest: Manifest
     transforms: Transforms
+    tracking_uri: str
     resumed_folder: Path | None
+    resumed_device: str | None
+    """Where the interrupted run computed; it goes on there."""
 
 
 def check(asked: TrainConfig) -> CheckedRun:
@@ -38,6 +42,8 @@ def check(asked: TrainConfig) -> CheckedRun:
     if asked.resume is not None:
         resumed_folder = run_folder.find_run(asked.storage, asked.resume)
         asked = resumed_config(asked, resumed_folder)
+    # Absolute, for other processes and later commands have other working directories.
+    asked = replace(asked, dataset=os.path.abspath(asked.dataset), storage=os.path.abspath(asked.storage), resume=None)
     manifest = read_manifest(asked.dataset)
     if manifest.spaces.is_discrete:
         raise ValueError(
@@ -50,16 +56,16 @@ def check(asked: TrainConfig) -> CheckedRun:
         )
     if asked.env is not None:
         check_spaces(asked.env, environment_spaces(asked.env), manifest.spaces, f"dataset {asked.dataset}")
-    if resumed_folder is not None:
-        _check_resumable(asked, resumed_folder, manifest)
-    resolve_tracking_uri(asked.tracking_uri, asked.storage)
+    resumed_device = _check_resumable(asked, resumed_folder, manifest) if resumed_folder else None
     if asked.register_as is not None:
         check_model_name(asked.register_as)
     return CheckedRun(
         config=asked,
         manifest=manifest,
         transforms=Transforms.fit(asked.transforms, manifest),
+        tracking_uri=resolve_tracking_uri(asked.tracking_uri, asked.storage),
         resumed_folder=resumed_folder,
+        resumed_device=resumed_device,
     )
 
 
@@ -82,11 +88,15 @@ def resumed_config(asked: TrainConfig, folder: Path) -> TrainConfig:
     return replace(saved, storage=asked.storage, tracking_uri=asked.tracking_uri or saved.tracking_uri)
 
 
-def _check_resumable(asked: TrainConfig, folder: Path, manifest: Manifest) -> None:
-    """What the learners would refuse of the newest whole checkpoint; which ones are damaged is theirs to say."""
+def _check_resumable(asked: TrainConfig, folder: Path, manifest: Manifest) -> str | None:
+    """Refuse what the learners would of the newest whole checkpoint; which ones are damaged is theirs to say.
+
+    Returns:
+        The kind of device that it was trained on; None before the first checkpoint.
+    """
     saved = checkpoint.load_newest(folder, warn=lambda message: None)
     if saved is None:
-        return
-    checkpoint.check_belongs(saved, folder, manifest.digest, asked.num_learners)
-    agent = IQLAgent(asked.agent, manifest.spaces, seed=asked.seed)
-    agent.load(saved.tensors, saved.random_states[0], saved.update_count)
+        return None
+    checkpoint.check_belongs(saved, folder, manifest.digest, asked.num_learners, config.to_dict(asked))
+    IQLAgent(asked.agent, manifest.spaces, seed=asked.seed).check_fits(saved.tensors)
+    return saved.device

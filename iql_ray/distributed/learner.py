@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from ray.train.torch import get_device
 from torch import Tensor
 
 from iql_ray import checkpoint
+from iql_ray import config as config_io
 from iql_ray.algorithm.agent import AverageGradients, IQLAgent
 from iql_ray.algorithm.networks import LOG_STD_MAX, LOG_STD_MIN
 from iql_ray.data.packed import RowLayout, UniformSampler
@@ -108,7 +109,8 @@ class Learner:
             ValueError: it belongs to another dataset, architecture or number of learners.
         """
         plan = self.plan
-        checkpoint.check_belongs(saved, plan.run_folder, plan.dataset_digest, plan.config.num_learners)
+        configuration = config_io.to_dict(plan.config)
+        checkpoint.check_belongs(saved, plan.run_folder, plan.dataset_digest, plan.config.num_learners, configuration)
         own = saved.random_states[self.rank]
         self.agent.load(saved.tensors, own, saved.update_count)
         self.sampler.load(own)
@@ -180,6 +182,9 @@ def save(learner: Learner, recorder: Recorder) -> None:
         random_states=tuple(random_states),
         dataset_digest=plan.dataset_digest,
         is_to_be_evaluated=is_evaluation_due(plan.config, update_count),
+        device=plan.device,
+        configuration=config_io.to_dict(plan.config),
+        transforms=config_io.to_dict(plan.transforms),
     )
     checkpoint.save(plan.run_folder, state, learner.policy())
     checkpoint.prune(plan.run_folder, plan.config.num_checkpoints_to_keep)
@@ -214,6 +219,13 @@ class MonitorRecorder:
         ray.get(self._monitor.warn.remote(message))
 
 
+def _newest_for_all(run: Path, warn: Callable[[str], None]) -> checkpoint.Checkpoint | None:
+    """The checkpoint that the first learner finds newest and whole; nodes may see a shared folder differently late."""
+    newest = checkpoint.load_newest(run, warn) if collective.rank() == 0 else None
+    chosen = collective.gather(newest and newest.update_count)[0]
+    return newest if collective.rank() == 0 or chosen is None else checkpoint.load(run, chosen)
+
+
 def run_learner(settings: dict[str, Any]) -> None:
     """What each worker of the trainer executes: take the shard, continue where the run stands, train.
 
@@ -229,7 +241,7 @@ def run_learner(settings: dict[str, Any]) -> None:
     rows = resident_rows(settings["shards"][rank], device)
     learner = Learner(plan, rows, rank, collective.average if num_learners > 1 else None)
     recorder = MonitorRecorder(settings["monitor"])
-    saved = checkpoint.load_newest(plan.run_folder, warn=recorder.warn if rank == 0 else lambda message: None)
+    saved = _newest_for_all(plan.run_folder, recorder.warn)
     if saved is not None:
         learner.restore(saved)
     gc.collect()

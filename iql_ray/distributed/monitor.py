@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,15 @@ from iql_ray.evaluation.statistics import summarize
 from iql_ray.policy import Policy
 from iql_ray.seeding import child_seed
 from iql_ray.tracking.runs import FinalStatus, RunLogger
+from iql_ray.tracking.store import is_embedded
 
 Evaluate = Callable[[Policy], dict[str, Any]]
 """From a policy to what `summarize` says of its episodes."""
 
-CLOSE_TIMEOUT_SECONDS = 60.0
+SERVER_TIMEOUT_SECONDS = 60.0
+"""How long the end of a run waits for a tracking server, which may be away."""
+EMBEDDED_TIMEOUT_SECONDS = 600.0
+"""How long for the embedded store, which is only ever busy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,7 @@ class RunMonitor:
     def checkpoint_saved(self, update_count: int) -> None:
         """A checkpoint is there; it is evaluated if it says so."""
         self._update_count = max(self._update_count, update_count)
+        self._logger.set_tags({"iql_ray.last_checkpoint": run_folder.checkpoint_folder(self.folder, update_count)})
         with self._news:
             self._news.notify()
 
@@ -114,12 +119,15 @@ class RunMonitor:
         if self._error is not None:
             raise RuntimeError(f"evaluation failed: {self._error}") from self._error
 
-    def close(self, status: FinalStatus, model: PolicyModel | None = None) -> dict[str, Any]:
+    def close(
+        self, status: FinalStatus, model: PolicyModel | None = None, timeout_seconds: float = SERVER_TIMEOUT_SECONDS
+    ) -> dict[str, Any]:
         """End the run's record.
 
         Args:
             status: how the run ended.
             model: the policy to log as the run's model, and to register.
+            timeout_seconds: how long to wait for the store to take what is left.
 
         Returns:
             `model_uri` and `model_version`, None where there is none or the store has not taken it yet, and
@@ -134,7 +142,11 @@ class RunMonitor:
                 tags=model.tags,
                 example_observations=model.example_observations,
             )
-        is_complete = self._logger.close(status, timeout_seconds=CLOSE_TIMEOUT_SECONDS)
+        is_complete = self._logger.close(status, timeout_seconds)
+        if not is_complete:
+            self.warn(
+                f"the tracking store has not taken everything yet; send the rest: iql-ray sync --run {self.folder}"
+            )
         registered = next(iter(self._logger.registered().values()), {}) if model is not None else {}
         return {
             "model_uri": registered.get("model_uri"),
@@ -174,8 +186,11 @@ class RunMonitor:
             self.warn(f"{error}; it is evaluated if it is written anew")
             return
         result = {"num_updates": update_count, **self._evaluate(policy)}
-        run_folder.append_evaluation(self.folder, result)
+        # In this order: a crash in between repeats the evaluation, whose points are then recognised as logged.
         self._logger.log_metrics(update_count, evaluation_metrics(result))
+        run_folder.append_evaluation(self.folder, result)
+        best = run_folder.checkpoint_folder(self.folder, run_folder.best_update(self.folder) or 0)
+        self._logger.set_tags({"iql_ray.best_checkpoint": best})
 
 
 def evaluation_metrics(result: dict[str, Any]) -> dict[str, float]:
@@ -191,6 +206,7 @@ class RunSetup:
 
     config: TrainConfig
     manifest: Manifest
+    tracking_uri: str
     resumed_folder: Path | None
     num_cpus_per_eval_worker: float
 
@@ -204,17 +220,23 @@ class RunMonitorActor(RunMonitor):
 
     def __init__(self) -> None:
         self._workers: RolloutWorkers | None = None
+        self._setup: RunSetup | None = None
 
     def open(self, setup: RunSetup) -> tuple[str, Path]:
         """Begin or go on with the run's record; its id and folder."""
         logger = _resume_record(setup) if setup.resumed_folder else _begin_record(setup)
         super().__init__(logger, self._evaluation(setup))
+        self._setup = setup
         return logger.run_id, logger.folder
 
-    def close(self, status: FinalStatus, model: PolicyModel | None = None) -> dict[str, Any]:
+    def end(self, status: FinalStatus, model: PolicyModel | None = None) -> dict[str, Any]:
+        """Close workers and record; nothing where the record was never opened."""
         if self._workers is not None:
             self._workers.close()
-        return super().close(status, model)
+        if self._setup is None:
+            return {}
+        is_here = is_embedded(self._setup.tracking_uri)
+        return self.close(status, model, EMBEDDED_TIMEOUT_SECONDS if is_here else SERVER_TIMEOUT_SECONDS)
 
     def _evaluation(self, setup: RunSetup) -> Evaluate | None:
         environment_id, config = setup.config.env, setup.config
@@ -231,15 +253,16 @@ class RunMonitorActor(RunMonitor):
 
 
 def _begin_record(setup: RunSetup) -> RunLogger:
+    """The configuration's file comes last: it makes the folder a run that can be resumed."""
     config, manifest = setup.config, setup.manifest
     logger = RunLogger.start(
         storage=config.storage,
         experiment=config.experiment,
-        tracking_uri=config.tracking_uri,
+        tracking_uri=setup.tracking_uri,
         run_name=config.run_name,
     )
-    config_io.save(config, logger.folder / run_folder.CONFIG_FILE)
-    logger.log_params(config_io.flatten(config_io.to_dict(config)))
+    told = replace(config, tracking_uri=None)  # it may hold a password, and the run's folder knows it anyway
+    logger.log_params(config_io.flatten(config_io.to_dict(told)))
     logger.log_dataset(
         name=Path(config.dataset).name,
         digest=manifest.digest,
@@ -247,6 +270,8 @@ def _begin_record(setup: RunSetup) -> RunLogger:
         num_rows=manifest.num_rows,
         profile={"num_episodes": manifest.num_episodes, "return_mean": manifest.episode_returns.mean},
     )
+    config_io.save(told, logger.folder / run_folder.CONFIG_FILE)
+    logger.log_artifact(run_folder.CONFIG_FILE)
     return logger
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import ray
+import torch
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -49,25 +50,25 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
         ValueError: the cluster does not have what the configuration asks for.
         RuntimeError: learners failed more often than `max_failures`, or an evaluation failed.
     """
-    device = _device(run.config)
-    monitor = start_monitor()
-    opened = monitor.open.remote(
-        RunSetup(
-            config=run.config,
-            manifest=run.manifest,
-            resumed_folder=run.resumed_folder,
-            num_cpus_per_eval_worker=_cpus_per_eval_worker(run.config),
-        )
+    device = _device(run)
+    setup = RunSetup(
+        config=run.config,
+        manifest=run.manifest,
+        tracking_uri=run.tracking_uri,
+        resumed_folder=run.resumed_folder,
+        num_cpus_per_eval_worker=_cpus_per_eval_worker(run.config),
     )
-    # The monitor opens its record, which takes seconds, while the data is packed.
-    shards = packed_shards(Path(run.config.dataset), run.manifest, run.transforms, run.config.num_learners)
-    run_id, folder = ray.get(opened)
+    monitor = start_monitor()
     with _ended(monitor):
+        opened = monitor.open.remote(setup)  # takes seconds; the data is packed meanwhile
+        shards = packed_shards(Path(run.config.dataset), run.manifest, run.transforms, run.config.num_learners)
+        run_id, folder = ray.get(opened)
         with _watched(monitor, show):
             _fit(run, folder, device, shards, monitor)
             ray.get(monitor.finish_evaluations.remote())
-        model = _model(run, folder)
-        ended: dict[str, Any] = ray.get(monitor.close.remote("FINISHED", model))
+            checkpoint.prune(folder, run.config.num_checkpoints_to_keep)
+            model = _model(run, folder)
+            ended: dict[str, Any] = ray.get(monitor.end.remote("FINISHED", model))
     evaluation = run_folder.read_evaluations(folder).get(model.update_count, {})
     return {
         "run_id": run_id,
@@ -81,25 +82,31 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
     }
 
 
-def _device(asked: TrainConfig) -> str:
-    """Which kind of device the cluster has for every learner."""
-    resources = ray.cluster_resources()
+def _device(run: CheckedRun) -> str:
+    """Which kind of device the cluster has for every learner; a resumed run stays on its own kind."""
+    asked, resources = run.config, ray.cluster_resources()
+    device = run.resumed_device or asked.device
     num_gpus, num_cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
-    if asked.device == "cuda" and num_gpus < asked.num_learners:
-        raise ValueError(f"--device cuda needs {asked.num_learners} GPUs, the cluster has {num_gpus}; use --device cpu")
+    if torch.version.cuda is None:
+        num_gpus = 0  # Ray counts cards; this torch cannot use one
+    if device == "cuda" and num_gpus < asked.num_learners:
+        raise ValueError(
+            f"device cuda needs {asked.num_learners} GPUs, the cluster has {num_gpus} for torch {torch.__version__}; "
+            "use --device cpu (a run that began on GPUs continues on GPUs)"
+        )
     if num_cpus < asked.num_learners * asked.cpus_per_learner:
         raise ValueError(
             f"{asked.num_learners} learners of {asked.cpus_per_learner} CPUs need more than the {num_cpus} CPUs that "
             "the cluster has; lower --num-learners or --cpus-per-learner"
         )
-    if asked.device == "auto":
+    if device == "auto":
         return "cuda" if num_gpus >= asked.num_learners else "cpu"
-    return asked.device
+    return device
 
 
 def _cpus_per_eval_worker(asked: TrainConfig) -> float:
     """One each where the cluster has them to spare; otherwise evaluation shares the learners' cores."""
-    spare = ray.cluster_resources().get("CPU", 0) - asked.num_learners * asked.cpus_per_learner
+    spare = ray.available_resources().get("CPU", 0) - asked.num_learners * asked.cpus_per_learner
     return 1.0 if spare >= asked.num_eval_workers else 0.0
 
 
@@ -158,7 +165,7 @@ def _ended(monitor: Any) -> Iterator[None]:
     except BaseException as error:
         status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
         with contextlib.suppress(RayActorError):  # the monitor itself may be what died; `error` is what happened
-            ray.get(monitor.close.remote(status))
+            ray.get(monitor.end.remote(status))
         raise
     finally:
         ray.kill(monitor)

@@ -25,11 +25,15 @@ class FakeLogger:
         self.folder, self.run_id = folder, "r1"
         self.metrics: list[tuple[int, dict[str, float]]] = []
         self.models: list[tuple[Path, dict[str, Any]]] = []
+        self.tags: dict[str, Any] = {}
         self.status: str | None = None
         self.is_store_there = is_store_there
 
     def log_metrics(self, step: int, values: dict[str, float]) -> None:
         self.metrics.append((step, values))
+
+    def set_tags(self, values: dict[str, Any]) -> None:
+        self.tags |= values
 
     def log_model(self, policy_folder: Path, **facts: Any) -> None:
         self.models.append((policy_folder, facts))

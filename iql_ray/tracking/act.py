@@ -1,6 +1,6 @@
-"""Act with a registered policy where neither iql_ray nor Ray is needed: mlflow, numpy, safetensors and gymnasium.
+"""Act with a registered policy, as someone without iql_ray does: copy this file, it needs mlflow and gymnasium.
 
-    python examples/act.py models:/pendulum/1 Pendulum-v1 --tracking-uri sqlite:////path/to/runs/mlflow.db
+    python act.py models:/pendulum/1 Pendulum-v1 --tracking-uri sqlite:////path/to/runs/mlflow.db
 
 Prints one JSON line: the return of one episode at the policy's mean action.
 """

@@ -1,6 +1,6 @@
 """The authors' IQL update, rewritten in a few lines of jitted JAX: a peer to measure against, nothing else.
 
-    python benchmarks/jax_peer.py --num-updates 300 --repeats 5
+    python benchmarks/_jax_peer.py --num-updates 300 --repeats 5
 
 Needs jax and optax, which the project does not. One thread; sampling included. The last line is JSON.
 """
