@@ -2,10 +2,11 @@
 
     python benchmarks/official_trace.py [TRACE.npz] [--dtype float64]
 
-Without an argument it replays the trace that the tests use. A trace holds initial parameters, a list of batches, the losses of every update and the final parameters (flax
-names). Sizes, expectile, inverse temperature and schedule are read from it; `hyper` is [expectile, inverse
-temperature, discount, target rate, learning rate, cosine length or 0 for none]. The last line is JSON with
-`max_relative_error`, over every final tensor (by its largest element) and over the losses of every update.
+Without an argument it replays the trace that the tests use. A trace holds initial parameters, a list of batches, the
+losses of every update and the final parameters (flax names). Sizes, expectile, inverse temperature and schedule are
+read from it; `hyper` is [expectile, inverse temperature, discount, target rate, learning rate, cosine length or 0 for
+none]. The last line is JSON with `max_relative_error`, over every final tensor (by its largest element) and over the
+losses of every update.
 """
 
 from __future__ import annotations

@@ -18,17 +18,20 @@ EVALUATIONS_FILE = "evaluations.jsonl"
 CHECKPOINTS_FOLDER = "checkpoints"
 
 
-def find_run(storage: str | Path, run: str) -> Path:
+def find_run(storage: str | Path, run: str, must_hold: str = CONFIG_FILE) -> Path:
     """The folder of a run, given by id within the storage or by path.
+
+    Args:
+        must_hold: the file in it that makes it a run for the caller's purpose.
 
     Raises:
         ValueError: there is no run of that name.
     """
     for folder in (Path(storage) / run, Path(run)):
-        if (folder / CONFIG_FILE).is_file():
+        if (folder / must_hold).is_file():
             return folder.absolute()
     raise ValueError(
-        f"run '{run}' not found: neither {Path(storage) / run} nor {run} holds a {CONFIG_FILE}; "
+        f"run '{run}' not found: neither {Path(storage) / run} nor {run} holds a {must_hold}; "
         "give the run id that train printed, or the run's folder, and --storage where runs are kept"
     )
 

@@ -18,6 +18,7 @@ from pipelines.ray_session import ray_session
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from iql_ray.data.actions import Actions
     from iql_ray.data.prepared import Manifest
     from iql_ray.data.sources import Source
     from iql_ray.data.writing import WritingPlan
@@ -92,17 +93,11 @@ def _announced(tables: Iterable[pa.Table], total: int) -> Iterator[pa.Table]:
 
 
 def _plan(config: PrepareConfig, source: Source) -> WritingPlan:
-    from iql_ray.data.actions import resolve_actions
     from iql_ray.data.writing import WritingPlan
 
-    environment = None
-    if config.env is not None:
-        from iql_ray.envs.catalog import environment_spaces
-
-        environment = environment_spaces(config.env)
     return WritingPlan(
         source=source,
-        actions=resolve_actions(source.layout, source.recorded.spaces, environment, config.action_bounds),
+        actions=_actions(config, source),
         destination=config.out,
         environment_id=config.env,
         licence=config.licence,
@@ -112,6 +107,20 @@ def _plan(config: PrepareConfig, source: Source) -> WritingPlan:
         unfinished_episodes=config.unfinished_episodes,
         overwrite=config.overwrite,
     )
+
+
+def _actions(config: PrepareConfig, source: Source) -> Actions:
+    from iql_ray.data.actions import resolve_actions
+
+    if config.env is None:
+        return resolve_actions(source.layout, source.recorded.spaces, None, config.action_bounds)
+    from iql_ray.envs.catalog import environment_spaces
+
+    environment = environment_spaces(config.env)
+    try:
+        return resolve_actions(source.layout, source.recorded.spaces, environment, config.action_bounds)
+    except ValueError as error:
+        raise ValueError(f"--env {config.env} with --source {config.source}: {error}") from error
 
 
 def _result(out: Path, manifest: Manifest) -> dict[str, Any]:

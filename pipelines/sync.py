@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iql_ray import run_folder
+from iql_ray.tracking.store import ADDRESS_FILE
 from pipelines import command_line
 
 logger = logging.getLogger(__name__)
@@ -42,14 +44,11 @@ def run_folders(config: SyncConfig) -> list[Path]:
         ValueError: there is none.
     """
     if config.run is not None:
-        named = [config.storage / config.run, Path(config.run)]
-        found = [folder for folder in named if (folder / "tracking.json").is_file()][:1]
-        missing = f"run '{config.run}' is neither in {config.storage} nor the path of a run folder"
-    else:
-        found = sorted(path.parent for path in config.storage.glob("*/tracking.json"))
-        missing = f"{config.storage} holds no run"
+        # Its address is enough: a run that died before its configuration was saved can still be sent.
+        return [run_folder.find_run(config.storage, config.run, must_hold=ADDRESS_FILE)]
+    found = sorted(path.parent for path in config.storage.glob(f"*/{ADDRESS_FILE}"))
     if not found:
-        raise ValueError(f"{missing}; check --storage")
+        raise ValueError(f"{config.storage} holds no run; check --storage")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -29,10 +30,12 @@ class IQLConfig:
 
     def __post_init__(self) -> None:
         _require(0.0 < self.expectile < 1.0, "expectile", self.expectile, "a number in (0, 1)")
-        _require(self.inverse_temperature >= 0.0, "inverse_temperature", self.inverse_temperature, "a number >= 0")
+        is_temperature = math.isfinite(self.inverse_temperature) and self.inverse_temperature >= 0.0
+        _require(is_temperature, "inverse_temperature", self.inverse_temperature, "a finite number >= 0")
         _require(0.0 <= self.discount < 1.0, "discount", self.discount, "a number in [0, 1)")
         _require(0.0 < self.target_update_rate <= 1.0, "target_update_rate", self.target_update_rate, "in (0, 1]")
-        _require(self.learning_rate > 0.0, "learning_rate", self.learning_rate, "a number > 0")
+        is_rate = math.isfinite(self.learning_rate) and self.learning_rate > 0.0
+        _require(is_rate, "learning_rate", self.learning_rate, "a finite number > 0")
         _require(0.0 <= self.dropout_rate < 1.0, "dropout_rate", self.dropout_rate, "a number in [0, 1)")
         is_sized = bool(self.hidden_sizes) and all(size > 0 for size in self.hidden_sizes)
         _require(is_sized, "hidden_sizes", self.hidden_sizes, "one or more sizes > 0")

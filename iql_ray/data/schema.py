@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 MATRIX_COLUMNS = ("observations", "actions", "next_observations")
-SCALAR_COLUMNS = ("rewards", "terminations", "truncations", "episode", "step")
 FLOAT_COLUMNS = ("observations", "actions", "rewards", "next_observations")
 
 Records = np.ndarray[Any, np.dtype[Any]]

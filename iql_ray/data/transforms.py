@@ -81,20 +81,15 @@ class Transforms:
         return (observations - _array(self.observation_mean)) / _array(self.observation_std)
 
     def agent_actions(self, actions: np.ndarray) -> np.ndarray:
-        """The environment's actions (..., action_dim) in the agent's open box, where the authors clip the data's."""
+        """The environment's actions (..., action_dim) in the agent's open box, where the authors clip the data's.
+
+        The way back is the policy's: `Policy.act`.
+        """
         actions = np.asarray(actions, np.float32)
         if not self.action_low:
             return actions
         low, high = _array(self.action_low), _array(self.action_high)
         return np.clip(2 * (actions - low) / (high - low) - 1, -ACTION_LIMIT, ACTION_LIMIT).astype(np.float32)
-
-    def environment_actions(self, units: np.ndarray) -> np.ndarray:
-        """The agent's actions (..., action_dim) in the environment's bounds."""
-        units = np.asarray(units, np.float32)
-        if not self.action_low:
-            return units
-        low, high = _array(self.action_low), _array(self.action_high)
-        return np.clip(low + (units + 1) / 2 * (high - low), low, high)
 
 
 def _array(values: tuple[float, ...]) -> np.ndarray:

@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from iql_ray import config
 from iql_ray.tracking import system_metrics
 from iql_ray.tracking.names import MAX_PARAM_LENGTH, check_model_name, check_name, numbers_of
 from iql_ray.tracking.saved_policy import find_policy
@@ -29,7 +28,6 @@ from iql_ray.tracking.spool import Spool
 from iql_ray.tracking.starting import aim, begin
 from iql_ray.tracking.store import RUN_ID_TAG, RunAddress, load_address
 
-CONFIG_FILE = "config.json"
 MAX_EXAMPLE_ROWS = 5
 FinalStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -138,12 +136,14 @@ class RunLogger:
             self._spool.append("metrics", step=step, values=fresh)
 
     def log_params(self, values: Mapping[str, Any]) -> None:
-        """Record parameters, flat. MLflow's copy is cut at 6,000 characters; the artifact config.json is whole."""
-        whole = {check_name(name): str(value) for name, value in values.items()}
-        if not (self.folder / CONFIG_FILE).exists():
-            config.write_json(whole, self.folder / CONFIG_FILE)
-        self._spool.append("params", values={name: text[:MAX_PARAM_LENGTH] for name, text in whole.items()})
-        self.log_artifact(CONFIG_FILE)
+        """Record parameters, flat, each cut at MLflow's 6,000 characters; log the file they come from as an artifact.
+
+        Raises:
+            ValueError: a name that MLflow refuses.
+        """
+        self._spool.append(
+            "params", values={check_name(name): str(value)[:MAX_PARAM_LENGTH] for name, value in values.items()}
+        )
 
     def set_tags(self, values: Mapping[str, Any]) -> None:
         """Record tags of the run; a later value replaces an earlier one."""

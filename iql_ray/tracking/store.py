@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ADDRESS_FILE = "tracking.json"
 RUN_ID_TAG = "iql_ray.run_id"
 SQLITE_PREFIX = "sqlite:///"
+LOCK_SUFFIX = ".lock"
 SERVER_SCHEMES = ("http", "https", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")
 ENVIRONMENT_DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -133,7 +134,7 @@ def open_client(uri: str) -> MlflowClient:
 
     if not is_embedded(uri):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
-    with _one_process_in(sqlite_path(uri).parent):
+    with _one_process_at(sqlite_path(uri)):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -192,12 +193,13 @@ def _artifact_location(uri: str) -> str | None:
 
 
 @contextmanager
-def _one_process_in(folder: Path) -> Iterator[None]:
+def _one_process_at(database: Path) -> Iterator[None]:
     """Two processes that create the same database's tables at once break each other."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        # A file, opened for writing: NFS has no exclusive lock on a folder. Where even that cannot be made or locked
+        # (a read-only folder, a file system without locks), the first start is the user's to make alone.
+        with suppress(OSError):
+            file = held.enter_context(database.with_name(database.name + LOCK_SUFFIX).open("a"))
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)

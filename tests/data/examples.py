@@ -114,6 +114,13 @@ def write_minari(name: str, columns: dict[str, np.ndarray], actions: gymnasium.S
     return f"minari:{name}"
 
 
+def overwrite(path: Path, old: bytes, new: bytes) -> None:
+    """Damage a file: the first `old` becomes `new`, of the same length."""
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+
+
 def tables_of(source: Source) -> Iterator[pa.Table]:
     """The source's tables in order, read in this process."""
     for fragment in source.fragments:

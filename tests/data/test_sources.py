@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -181,6 +182,46 @@ def test_a_file_of_another_format(kind: str, tmp_path: Path) -> None:
     path.write_text("this is text, long enough to look for a footer")
     with pytest.raises(ValueError, match=r"is not an? .*(npz|HDF5|Parquet) file"):
         open_source(f"{kind}:{path}")
+
+
+@pytest.mark.parametrize("num_bytes", [1000, 4000])
+def test_a_cut_hdf5_file_is_named_with_the_fix(num_bytes: int, tmp_path: Path) -> None:
+    spec = write_hdf5(tmp_path / "a.hdf5", example())
+    os.truncate(tmp_path / "a.hdf5", num_bytes)
+    with pytest.raises(ValueError, match=r"a\.hdf5' cannot be read: .*truncated.*fetch or write it again"):
+        open_source(spec)
+
+
+def test_a_damaged_hdf5_file_is_named_with_the_fix(tmp_path: Path) -> None:
+    spec = write_hdf5(tmp_path / "a.hdf5", example())
+    examples.overwrite(tmp_path / "a.hdf5", b"HEAP", b"heap")
+    with pytest.raises(ValueError, match=r"a\.hdf5' is damaged: .*write the file again"):
+        open_source(spec)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"\x93NUMPY", b"\x93BUMPY"),
+        (b"{'descr'", b"{{{{{{{{"),  # no Python literal: numpy's reader of headers stumbles in its tokenizer
+        (b"PK\x03\x04", b"PK\x03\x05"),
+        (b"PK\x01\x02", b"PK\x01\x03"),
+    ],
+)
+def test_a_damaged_npz_file_is_named_with_the_fix(old: bytes, new: bytes, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **example())  # pyright: ignore[reportArgumentType]
+    examples.overwrite(tmp_path / "a.npz", old, new)
+    with pytest.raises(ValueError, match=r"a\.npz' is damaged: .*write the file again"):
+        open_source(f"npz:{tmp_path / 'a.npz'}")
+
+
+def test_a_damaged_compressed_npz_file_is_named_with_the_fix(tmp_path: Path) -> None:
+    spec = write_npz(tmp_path / "a.npz", example())
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[50:100] = bytes(255 for _ in range(50))
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.npz' is damaged: .*write the file again"):
+        open_source(spec)
 
 
 @pytest.mark.parametrize(

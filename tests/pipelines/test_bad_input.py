@@ -5,6 +5,7 @@ The cases are a list to read. What headers, options and manifests tell is refuse
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 from iql_ray import checkpoint
 from iql_ray import config as config_io
 from pipelines import evaluate, prepare, train
-from tests.data.examples import changed, example, prepare_here, with_value, write_npz
+from tests.data.examples import changed, example, overwrite, prepare_here, with_value, write_hdf5, write_npz
 from tests.distributed.examples import learner_of, plan_of, tiny_dataset, train_config
 from tests.evaluation.toys import random_policy
 
@@ -54,6 +55,10 @@ def write_sources(root: Path) -> None:
     for name, columns in sources.items():
         write_npz(root / f"{name}.npz", columns)
     (root / "broken.npz").write_text("no archive")
+    np.savez(root / "damaged.npz", **example())  # pyright: ignore[reportArgumentType]
+    overwrite(root / "damaged.npz", b"{'descr'", b"{{{{{{{{")
+    write_hdf5(root / "cut.hdf5", example())
+    os.truncate(root / "cut.hdf5", 1000)
 
 
 def write_runs(root: Path, dataset: Path) -> None:
@@ -86,6 +91,8 @@ def contents(root: Path) -> dict[str, tuple[int, int]]:
 PREPARE = [
     ("--source npz:{}/missing.npz --out {}/new", "missing.npz"),
     ("--source npz:{}/broken.npz --out {}/new", "broken.npz"),
+    ("--source npz:{}/damaged.npz --out {}/new", "damaged.npz' is damaged"),
+    ("--source hdf5:{}/cut.hdf5 --out {}/new", "cut.hdf5' cannot be read"),
     ("--source npz:{}/no-rewards.npz --out {}/new", "has no column rewards"),
     ("--source npz:{}/text.npz --out {}/new", "column rewards has dtype"),
     ("--source npz:{}/cube.npz --out {}/new", "observations"),
@@ -95,7 +102,8 @@ PREPARE = [
     ("--source npz:{}/good.npz --out {}/new --columns rewards=reward", "reward"),
     ("--source npz:{}/good.npz --out {}/new --columns reward=rewards", "did you mean 'rewards'?"),
     ("--source npz:{}/good.npz --out {}/new --action-bounds 1 -1", "LOW below HIGH"),
-    ("--source npz:{}/good.npz --out {}/new --env Pendulum-v1", "the environment has 3"),
+    ("--source npz:{}/good.npz --out {}/new --env Pendulum-v1", "--env Pendulum-v1 with --source npz:"),
+    ("--source npz:{}/good.npz --out {}/new --env Pendulum-v1", "good.npz: the data has 2 observations"),
     ("--source npz:{}/good.npz --out {}/new --env Pendulumm-v1", "'Pendulumm-v1' is unknown"),
     ("--source npz:{}/good.npz --out {}/something", "holds something that is no prepared dataset"),
     ("--source npz:{}/good.npz --out {}/something --overwrite", "holds something that is no prepared dataset"),
@@ -124,6 +132,7 @@ TRAIN = [
     ("--dataset {}/tiny-0 --reward-scale 0", "reward_scale is 0.0"),
     ("--dataset {}/tiny-0 --num-updates 0", "num_updates = 0"),
     ("--dataset {}/tiny-0 --batch-size 9 --num-learners 2", "batch_size 9 is not divisible by num_learners 2"),
+    ("--dataset {}/tiny-0 --num-learners 64 --batch-size 64", "has 40 rows for 64 learners"),
     ("--dataset {}/tiny-0 --device tpu", "--device"),
     ("--dataset {}/tiny-0 --expectle 0.7", "--expectle"),
     ("--dataset {}/tiny-0 --recipe locomotive", "unknown recipe 'locomotive'"),
@@ -136,7 +145,7 @@ TRAIN = [
     ("--resume wide --storage {}/runs", "another architecture"),
 ]
 TRAIN_ON_RAY = [
-    ("--dataset {}/tiny-0 --storage {}/new --num-learners 64 --batch-size 64", "64 learners of 1 CPUs need more than"),
+    ("--dataset {}/tiny-0 --storage {}/new --num-learners 16 --batch-size 64", "16 learners of 1 CPUs need more than"),
     ("--dataset {}/tiny-0 --storage {}/new --tracking-uri nonsense://x", "nonsense://x"),
 ]
 EVALUATE = [

@@ -59,7 +59,7 @@ def test_a_run_is_also_named_by_its_folder(storage, run_ids, capsys):
     [
         ([], "either --run RUN_ID or --all"),
         (["--run", "x", "--all"], "not both"),
-        (["--run", "nobody"], "run 'nobody' is neither in"),
+        (["--run", "nobody"], "run 'nobody' not found: neither runs/nobody nor nobody holds a tracking.json"),
         (["--all", "--storage", "nowhere"], "holds no run"),
     ],
 )

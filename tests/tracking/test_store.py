@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -65,6 +66,20 @@ def test_a_store_that_is_only_read_must_exist(tmp_path):
     assert not (tmp_path / "mlflow.db").exists()
 
 
+def test_one_process_at_a_time_opens_a_database(tmp_path):
+    with store._one_process_at(tmp_path / "mlflow.db"), pytest.raises(BlockingIOError):
+        take(tmp_path / "mlflow.db.lock")
+    take(tmp_path / "mlflow.db.lock")
+
+
+def test_a_database_opens_where_files_cannot_be_locked(storage, monkeypatch):
+    def refuse(*_):
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert store.open_client(default_tracking_uri(storage)).get_experiment_by_name("Default") is not None
+
+
 def test_what_the_user_set_in_the_environment_stays(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")
@@ -98,3 +113,9 @@ def test_a_deleted_experiment_is_refused_with_the_fix(storage):
     address = RunAddress(run_id="ours", tracking_uri=default_tracking_uri(storage), experiment="tests")
     with pytest.raises(ValueError, match="mlflow experiments restore"):
         find_or_create_run(client, address)
+
+
+def take(path: Path) -> None:
+    """Lock a file for a moment, as another process would; never waits."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

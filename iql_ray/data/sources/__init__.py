@@ -27,7 +27,7 @@ def open_source(spec: str, columns: Mapping[str, str] | None = None) -> Source:
         columns: canonical name to the source's own name, or to several scalar columns joined by commas.
 
     Raises:
-        ValueError: unknown kind, missing file or column, wrong dtype or shape, no rows.
+        ValueError: unknown kind, missing or damaged file, missing column, wrong dtype or shape, no rows.
     """
     kind, _, location = spec.partition(":")
     if kind not in KINDS or not location:
@@ -36,7 +36,12 @@ def open_source(spec: str, columns: Mapping[str, str] | None = None) -> Source:
     for name in columns:
         if name not in CANONICAL:
             raise ValueError(f"--columns: {unknown_key(name, list(CANONICAL))}")
-    source = KINDS[kind].describe(spec, location, columns)
+    try:
+        source = KINDS[kind].describe(spec, location, columns)
+    except OSError as error:
+        raise ValueError(
+            f"source '{spec}' cannot be read: {error}; it must be whole and readable, so fetch or write it again"
+        ) from error
     if source.num_rows == 0:
         raise ValueError(f"source '{spec}' has zero rows; expected at least one transition")
     return source

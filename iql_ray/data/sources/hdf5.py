@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from iql_ray.data.sources.columns import canonical_table, layout_from_headers, resolve_columns, row_count
@@ -17,21 +19,11 @@ def describe(spec: str, location: str, chosen: dict[str, str]) -> Source:
     """Open an HDF5 file by its datasets' headers.
 
     Raises:
-        ValueError: not an HDF5 file, or a column is missing or of the wrong kind.
+        OSError: the file is cut short, or may not be read.
+        ValueError: not an HDF5 file, a damaged one, or a column is missing or of the wrong kind.
     """
-    import h5py
-
     path = existing_file("hdf5", location)
-    if not h5py.is_hdf5(path):
-        raise ValueError(f"source '{spec}' is not an HDF5 file")
-    headers = {}
-
-    def visit(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
-            headers[name] = (item.dtype, item.shape)
-
-    with h5py.File(path, "r") as file:
-        file.visititems(visit)
+    headers = _headers(spec, path)
     columns = resolve_columns(spec, headers, chosen)
     num_rows = row_count(spec, columns, headers)
     fragments = tuple(
@@ -52,3 +44,28 @@ def read(fragment: Fragment, layout: Layout) -> Iterator[pa.Table]:
             rows = slice(fragment.start + start, fragment.start + stop)
             values: dict[str, Any] = {name: file[name][rows] for name in names}  # pyright: ignore[reportIndexIssue]
             yield canonical_table(values, layout, lambda row, start=start: fragment.name_row(start + row))
+
+
+def _headers(spec: str, path: Path) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """Dtype and shape of every dataset, without its values.
+
+    Raises:
+        OSError: the file is cut short, or may not be read.
+        ValueError: not an HDF5 file, or a damaged one.
+    """
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        raise ValueError(f"source '{spec}' is not an HDF5 file")
+    headers = {}
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            headers[name] = (item.dtype, item.shape)
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+    except (KeyError, RuntimeError) as error:  # h5py's, where an object inside the file is overwritten
+        raise ValueError(f"source '{spec}' is damaged: {error}; fetch or write the file again") from error
+    return headers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ import pyarrow as pa
 
 from iql_ray.data.sources.columns import canonical_table, layout_from_headers, resolve_columns, row_count
 from iql_ray.data.sources.source import ROWS_PER_TABLE, Fragment, Layout, Source, existing_file, ranges
+
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, tokenize.TokenError, ValueError)
+"""What zipfile, zlib and numpy raise where an archive or an array's header is cut or overwritten."""
 
 
 class ArrayStream:
@@ -52,7 +56,7 @@ def describe(spec: str, location: str, chosen: dict[str, str]) -> Source:
     """Open an npz file by its arrays' headers.
 
     Raises:
-        ValueError: not an npz file, or a column is missing or of the wrong kind.
+        ValueError: not an npz file, a damaged one, or a column is missing or of the wrong kind.
     """
     path = existing_file("npz", location)
     headers = _headers(spec, path)
@@ -83,14 +87,21 @@ def read(fragment: Fragment, layout: Layout) -> Iterator[pa.Table]:
 
 
 def _headers(spec: str, path: Path) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Dtype and shape of every array, without its values."""
+    """Dtype and shape of every array, without its values.
+
+    Raises:
+        ValueError: not an npz file, or a damaged one.
+    """
     if not zipfile.is_zipfile(path):
         raise ValueError(f"source '{spec}' is not an npz file (a zip of arrays, as numpy.savez writes)")
-    with zipfile.ZipFile(path) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     headers = {}
-    for name in names:
-        stream = ArrayStream(path, name)
-        headers[name] = (stream.dtype, stream.shape)
-        stream.close()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        for name in names:
+            stream = ArrayStream(path, name)
+            headers[name] = (stream.dtype, stream.shape)
+            stream.close()
+    except DAMAGE as error:
+        raise ValueError(f"source '{spec}' is damaged: {error}; fetch or write the file again") from error
     return headers
