@@ -29,8 +29,8 @@ from tests.distributed.in_step import trained_in_step
 from tests.tracking.examples import client_of, history, new_storage
 
 ROOT = Path(__file__).parents[2]
-NUM_UPDATES = 1000
-INTERVAL = 200
+NUM_UPDATES = 4000
+INTERVAL = 400
 """Between checkpoints; enough updates that a run lasts longer than it takes to kill something."""
 
 pytestmark = pytest.mark.ray
@@ -43,7 +43,7 @@ def config(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainCon
     return replace(
         config,
         agent=replace(config.agent, dropout_rate=0.1),
-        log_interval_updates=50,
+        log_interval_updates=200,
         checkpoint_interval_updates=INTERVAL,
     )
 
@@ -148,7 +148,7 @@ def end(family: list[psutil.Process]) -> None:
 def test_a_run_whose_driver_is_killed_is_finished_by_resume(
     ray_session: None, config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    config = replace(config, env=ENVIRONMENT, eval_interval_updates=400, num_eval_episodes=8)
+    config = replace(config, env=ENVIRONMENT, eval_interval_updates=1600, num_eval_episodes=8)
     run = killed_driver(config, tmp_path / "driver.log")
     assert run_folder.checkpoint_updates(run)[-1] < NUM_UPDATES
     assert train.main(["--resume", run.name, "--storage", config.storage]) == 0
@@ -163,6 +163,6 @@ def assert_one_run_without_gaps(run: Path) -> None:
     (recorded,) = client.search_runs([experiment.experiment_id])
     assert (recorded.info.run_id, recorded.info.status) == (run.name, "FINISHED")
     steps = [step for step, _ in history(client, run.name, "train/value_loss")]
-    assert steps == list(range(50, NUM_UPDATES + 1, 50))
-    assert [step for step, _ in history(client, run.name, "eval/return_mean")] == [0, 400, 800, 1000]
-    assert list(run_folder.read_evaluations(run)) == [0, 400, 800, 1000]
+    assert steps == list(range(200, NUM_UPDATES + 1, 200))
+    assert [step for step, _ in history(client, run.name, "eval/return_mean")] == [0, 1600, 3200, 4000]
+    assert list(run_folder.read_evaluations(run)) == [0, 1600, 3200, 4000]

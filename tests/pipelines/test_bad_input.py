@@ -206,4 +206,4 @@ def test_refused_by_what_only_the_rows_or_the_cluster_tell(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU where there is none")
 def test_cuda_where_there_is_none(ray_session: None, world: Path, capsys: pytest.CaptureFixture[str]):
     words = "--dataset {}/tiny-0 --storage {}/new --device cuda"
-    assert "--device cuda needs 1 GPUs, the cluster has 0; use --device cpu" in refuse("train", words, world, capsys)
+    assert "device cuda needs 1 GPUs, the cluster has 0 for torch" in refuse("train", words, world, capsys)
