@@ -33,7 +33,7 @@ class DemoConfig:
     """Folder of the demo's dataset, runs and picture; a second demo adds runs to it."""
     num_updates: int = 15_000
     """Updates of IQL."""
-    num_cloning_updates: int = 4000
+    num_cloning_updates: int = 5000
     """Updates of behaviour cloning."""
     num_episodes: int = 100
     """Episodes of each final evaluation."""
