@@ -2,7 +2,7 @@
 
     row   | observations | actions | rewards | next_observations | terminations |
 
-Packing applies the transforms: a packed row is in the agent's units. Nothing here reads files.
+Rows are made by `packing.py`, in the agent's units. Nothing here reads files.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
-from iql_ray.data.transforms import Transforms
 from iql_ray.experience import Spaces, TransitionBatch
 from iql_ray.seeding import child_seed
 
@@ -45,27 +42,6 @@ class RowLayout:
             next_observations=rows[..., rewards_at + 1 : -1],
             terminations=rows[..., -1],
         )
-
-
-def pack(table: pa.Table, transforms: Transforms) -> np.ndarray:
-    """Rows of the transition schema as a new (rows, width) float32 matrix in the agent's units."""
-    columns = (
-        transforms.observations(_matrix(table, "observations")),
-        transforms.agent_actions(_matrix(table, "actions")),
-        transforms.rewards(_vector(table, "rewards"))[:, None],
-        transforms.observations(_matrix(table, "next_observations")),
-        _vector(table, "terminations").astype(np.float32)[:, None],
-    )
-    return np.concatenate(columns, axis=1, dtype=np.float32)
-
-
-def _vector(table: pa.Table, name: str) -> np.ndarray:
-    return table.column(name).to_numpy()
-
-
-def _matrix(table: pa.Table, name: str) -> np.ndarray:
-    array = table.column(name).combine_chunks()
-    return array.flatten().to_numpy().reshape(len(array), -1)
 
 
 class UniformSampler(Iterator[TransitionBatch]):

@@ -1,26 +1,30 @@
 """From a prepared dataset to one packed matrix per learner in the object store, read once through Ray Data.
 
-Learners on a node map the same read-only memory; none holds a copy. Training itself is `learner.py`.
+Learners on a node map the same read-only memory; none holds a copy. Training itself is `learner.py`. Ray Data's
+workers import this file, so torch is imported only where a learner takes its rows.
 """
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
-import torch
 from ray import ObjectRef
 from ray.data import DataContext
 
-from iql_ray.data.packed import pack
+from iql_ray.data.packing import pack
 from iql_ray.data.prepared import Manifest, shard_paths
 from iql_ray.data.schema import fixed_size_lists
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed.ordered_data import ordered_context
+
+if TYPE_CHECKING:
+    import torch
 
 ROW = "row"
 
@@ -61,6 +65,8 @@ def _rows_of(table: pa.Table) -> np.ndarray:
 
 def resident_rows(shard: ObjectRef, device: torch.device) -> torch.Tensor:
     """A shard as a tensor on the device: on a CPU a view of the object store's own memory, never written to."""
+    import torch
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         return torch.from_numpy(ray.get(shard)).to(device)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from iql_ray.data.packed import RowLayout, UniformSampler, pack
+from iql_ray.data.packed import RowLayout, UniformSampler
+from iql_ray.data.packing import pack
 from iql_ray.data.prepared import shard_paths
 from iql_ray.data.transforms import Transforms
 from iql_ray.experience import Spaces

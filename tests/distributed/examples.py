@@ -13,7 +13,7 @@ from torch import Tensor
 
 from iql_ray import checkpoint
 from iql_ray.algorithm.iql_config import IQLConfig
-from iql_ray.data.packed import pack
+from iql_ray.data.packing import pack
 from iql_ray.data.prepared import read_manifest, shard_paths
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed.learner import Learner, RunPlan
