@@ -5,6 +5,7 @@ Nothing here computes; torch is named for types alone, so that reading a manifes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,12 @@ class TransitionBatch:
     next_observations: Tensor
     terminations: Tensor
     """1 where the task ended, so that nothing is bootstrapped; a truncation stays 0. Floating point."""
+    next_actions: Tensor | None = None
+    """The actions taken after these, in the same episodes, where a critic asks for them; 0 after a termination."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> TransitionBatch:
+        """The same function of every tensor there is."""
+        return TransitionBatch(**{name: function(tensor) for name, tensor in vars(self).items() if tensor is not None})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The policy as its users hold it: raw observations in, actions in the environment's own bounds out.
+"""The policy as its users hold it: raw observations in, actions as the environment takes them out.
 
 This one file is shipped inside every registered model, so it imports numpy and safetensors and nothing else:
 no torch, no ray, nothing of this package. Evaluation, finetuning and the registered model all act through it.
@@ -7,81 +7,95 @@ no torch, no ray, nothing of this package. Evaluation, finetuning and the regist
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 WEIGHTS_FILE = "weights.safetensors"
 DESCRIPTION_FILE = "policy.json"
+FORMAT_VERSION = 1
 ACTION_LIMIT = 1.0 - 1e-5
 """Sampled and mean actions stay inside the open box of the agent, as the data's did in training."""
+KIND_FIELDS = {
+    "gaussian": ("action_low", "action_high", "log_std_min", "log_std_max"),
+    "categorical": ("num_actions",),
+}
+"""What a description says of one kind of policy alone: given for that kind, left out for every other."""
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
+Weights = dict[str, Array]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyDescription:
-    """Everything about a Gaussian policy that is not a weight.
+    """Everything about a policy that is not a weight.
 
-    The network is `num_hidden_layers` times (matrix product, bias, ReLU), then `mean`, then tanh.
+    The network is `num_hidden_layers` times (matrix product, bias, ReLU), then one layer more: `mean` and tanh where
+    the policy is Gaussian over a box of actions, `logits` where it is categorical over `num_actions` choices.
     """
 
     observation_dim: int
     num_hidden_layers: int
-    action_low: tuple[float, ...]
-    action_high: tuple[float, ...]
-    log_std_min: float
-    log_std_max: float
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+    log_std_min: float | None = None
+    log_std_max: float | None = None
+    num_actions: int | None = None
     observation_mean: tuple[float, ...] | None = None
     observation_std: tuple[float, ...] | None = None
     kind: str = "gaussian"
-    format_version: int = 1
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if self.kind not in KIND_FIELDS or self.format_version != FORMAT_VERSION:
+            raise ValueError(
+                f"the policy is of kind '{self.kind}', format {self.format_version}; this version acts with the kinds "
+                f"{', '.join(KIND_FIELDS)}, format {FORMAT_VERSION}"
+            )
+        for kind, names in KIND_FIELDS.items():
+            for name in names:
+                if _is_given(getattr(self, name)) != (kind == self.kind):
+                    verb = "needs" if kind == self.kind else "has no"
+                    raise ValueError(f"a {self.kind} policy {verb} {name}, got {name} = {getattr(self, name)}")
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        if len(self.action_low) != len(self.action_high):
+            raise ValueError(f"action bounds differ in length: {self.action_low} and {self.action_high}")
+        if self.num_actions is not None and self.num_actions < 1:
+            raise ValueError(f"num_actions is {self.num_actions}, expected at least 1")
+        for name in ("observation_mean", "observation_std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.observation_dim:
+                raise ValueError(f"{name} has {len(values)} numbers, expected observation_dim = {self.observation_dim}")
 
 
-class Policy:
-    """A Gaussian policy over a box of actions.
+def _is_given(value: Any) -> bool:
+    return value is not None and value != ()
 
-    Args:
-        weights: `hidden.K.weight` (in, out), `hidden.K.bias` (out,), `mean.weight`, `mean.bias`, `log_std`; float32.
-        description: sizes, bounds and the observation normaliser.
-    """
 
-    def __init__(self, weights: dict[str, Array], description: PolicyDescription) -> None:
-        if description.kind != "gaussian" or description.format_version != 1:
-            raise ValueError(f"this version acts with kind 'gaussian', format 1; the policy says {description}")
-        self.weights = weights
-        self.description = description
-        self._hidden = [
-            (weights[f"hidden.{layer}.weight"], weights[f"hidden.{layer}.bias"])
-            for layer in range(description.num_hidden_layers)
-        ]
-        self._standard_deviation = np.exp(np.clip(weights["log_std"], description.log_std_min, description.log_std_max))
+class _GaussianHead:
+    """Normal around tanh of the last layer in the agent's (-1, 1), scaled to the environment's box."""
+
+    def __init__(self, weights: Weights, description: PolicyDescription) -> None:
+        self._weight, self._bias = weights["mean.weight"], weights["mean.bias"]
+        limits = description.log_std_min, description.log_std_max
+        self._standard_deviation = np.exp(np.clip(weights["log_std"], *limits))
         self._low = np.asarray(description.action_low, np.float32)
         self._high = np.asarray(description.action_high, np.float32)
-        self._mean = np.asarray(description.observation_mean or 0.0, np.float32)
-        self._std = np.asarray(description.observation_std or 1.0, np.float32)
 
-    def act(
-        self, observations: Any, *, temperature: float = 0.0, generator: np.random.Generator | None = None
-    ) -> Array:
-        """Actions for raw observations.
+    @staticmethod
+    def shapes(description: PolicyDescription, width: int) -> dict[str, tuple[int, ...]]:
+        action_dim = len(description.action_low)
+        return {"mean.weight": (width, action_dim), "mean.bias": (action_dim,), "log_std": (action_dim,)}
 
-        Args:
-            observations: (observation_dim,) or (batch, observation_dim), any real dtype.
-            temperature: scales the policy's standard deviation; 0 acts at the mean, as the paper evaluates.
-            generator: the source of noise where temperature is above 0.
-
-        Returns:
-            (action_dim,) or (batch, action_dim), float32, within the environment's bounds.
-        """
-        inputs = np.asarray(observations, np.float32)
-        if inputs.ndim not in (1, 2) or inputs.shape[-1] != self.description.observation_dim:
-            expected = self.description.observation_dim
-            raise ValueError(f"observations have shape {inputs.shape}, expected ({expected},) or (batch, {expected})")
-        units = self._unit_means(inputs)
+    def act(self, features: Array, temperature: float, generator: np.random.Generator | None) -> Array:
+        units = np.tanh(features @ self._weight + self._bias)
         if temperature > 0.0:
             noise = (generator or np.random.default_rng()).standard_normal(units.shape, np.float32)
             units = units + np.float32(temperature) * self._standard_deviation * noise
@@ -89,23 +103,170 @@ class Policy:
         actions = self._low + (units + 1) / 2 * (self._high - self._low)
         return np.clip(actions, self._low, self._high).astype(np.float32)
 
-    def _unit_means(self, observations: Array) -> Array:
-        """The policy's mean in (-1, 1), before it is scaled to the environment's bounds."""
-        features = (observations - self._mean) / self._std
+
+class _CategoricalHead:
+    """Softmax of the last layer over the temperature: towards 0 the most likely action, the first of equals."""
+
+    def __init__(self, weights: Weights, description: PolicyDescription) -> None:
+        self._weight, self._bias = weights["logits.weight"], weights["logits.bias"]
+
+    @staticmethod
+    def shapes(description: PolicyDescription, width: int) -> dict[str, tuple[int, ...]]:
+        assert description.num_actions is not None
+        return {"logits.weight": (width, description.num_actions), "logits.bias": (description.num_actions,)}
+
+    def act(self, features: Array, temperature: float, generator: np.random.Generator | None) -> Any:
+        logits = self._logits(features)
+        if temperature == 0.0:
+            return logits.argmax(-1)
+        cumulative = _exponentials(logits, temperature).cumsum(-1)
+        # One uniform number per row, below 1: its place among the cumulative weights is the action.
+        uniform = (generator or np.random.default_rng()).random((*logits.shape[:-1], 1))
+        return (cumulative <= uniform * cumulative[..., -1:]).sum(-1)
+
+    def probabilities(self, features: Array, temperature: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+        logits = self._logits(features)
+        if temperature == 0.0:
+            return np.eye(logits.shape[-1])[logits.argmax(-1)]
+        weights = _exponentials(logits, temperature)
+        return weights / weights.sum(-1, keepdims=True)
+
+    def _logits(self, features: Array) -> Array:
+        logits = features @ self._weight + self._bias
+        if not np.isfinite(logits).all():  # argmax would call the first nan the most likely action
+            raise ValueError(f"the policy's logits are not finite: {logits}; its weights or the observations are not")
+        return logits
+
+
+def _exponentials(logits: Array, temperature: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """exp(logits / temperature) up to a factor per row: the largest is 1, so that nothing overflows."""
+    exact = logits.astype(np.float64)
+    with np.errstate(over="ignore"):  # a tiny temperature takes all but the largest to -inf, and from there to 0
+        return np.exp((exact - exact.max(-1, keepdims=True)) / temperature)
+
+
+_HEADS = {"gaussian": _GaussianHead, "categorical": _CategoricalHead}
+
+
+class Policy:
+    """A policy over a box of actions (Gaussian) or over a number of choices (categorical).
+
+    Args:
+        weights: float32; `hidden.K.weight` (in, out) and `hidden.K.bias` (out,) for each hidden layer, then
+            `mean.weight`, `mean.bias`, `log_std` (Gaussian) or `logits.weight`, `logits.bias` (categorical).
+        description: kind, sizes, bounds and the observation normaliser.
+
+    Raises:
+        ValueError: the weights are not those that the description promises.
+    """
+
+    def __init__(self, weights: Weights, description: PolicyDescription) -> None:
+        _check_weights(weights, description)
+        self.weights = weights
+        self.description = description
+        self._hidden = [
+            (weights[f"hidden.{layer}.weight"], weights[f"hidden.{layer}.bias"])
+            for layer in range(description.num_hidden_layers)
+        ]
+        self._head = _HEADS[description.kind](weights, description)
+        self._mean = np.asarray(description.observation_mean or 0.0, np.float32)
+        self._std = np.asarray(description.observation_std or 1.0, np.float32)
+
+    def act(self, observations: Any, *, temperature: float = 0.0, generator: np.random.Generator | None = None) -> Any:
+        """Actions for raw observations.
+
+        Args:
+            observations: (observation_dim,) or (batch, observation_dim), any real dtype.
+            temperature: 0 acts at the Gaussian's mean, as the paper evaluates, or takes the most likely action (the
+                first of equals). Above 0 it scales the Gaussian's standard deviation, or samples from
+                softmax(logits / temperature).
+            generator: the source of noise where temperature is above 0.
+
+        Returns:
+            Gaussian: (action_dim,) or (batch, action_dim), float32, within the environment's bounds.
+            Categorical: one numpy int64 or (batch,), int64, each in 0 .. num_actions - 1.
+
+        Raises:
+            ValueError: observations of another shape, a temperature below 0, or logits that are not finite.
+        """
+        return self._head.act(self._features(observations), _checked_temperature(temperature), generator)
+
+    def probabilities(self, observations: Any, temperature: float = 1.0) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """How likely a categorical policy takes each action at this temperature.
+
+        Args:
+            observations: (observation_dim,) or (batch, observation_dim), any real dtype.
+            temperature: 0 gives all to the most likely action.
+
+        Returns:
+            (num_actions,) or (batch, num_actions), float64, summing to 1.
+
+        Raises:
+            ValueError: the policy is Gaussian, or as `act`.
+        """
+        if not isinstance(self._head, _CategoricalHead):
+            raise ValueError(f"only a categorical policy has probabilities, this one is {self.description.kind}")
+        return self._head.probabilities(self._features(observations), _checked_temperature(temperature))
+
+    def _features(self, observations: Any) -> Array:
+        """What the last hidden layer says of raw observations."""
+        inputs = np.asarray(observations, np.float32)
+        if inputs.ndim not in (1, 2) or inputs.shape[-1] != self.description.observation_dim:
+            expected = self.description.observation_dim
+            raise ValueError(f"observations have shape {inputs.shape}, expected ({expected},) or (batch, {expected})")
+        features = (inputs - self._mean) / self._std
         for weight, bias in self._hidden:
             features = np.maximum(features @ weight + bias, 0)
-        return np.tanh(features @ self.weights["mean.weight"] + self.weights["mean.bias"])
+        return features
 
     def save(self, folder: str | Path) -> None:
         """Write weights and description into `folder`, which must exist."""
         save_file(
             {name: np.ascontiguousarray(value) for name, value in self.weights.items()}, Path(folder) / WEIGHTS_FILE
         )
-        (Path(folder) / DESCRIPTION_FILE).write_text(json.dumps(asdict(self.description), indent=2) + "\n")
+        foreign = {name for kind, names in KIND_FIELDS.items() if kind != self.description.kind for name in names}
+        values = {name: value for name, value in asdict(self.description).items() if name not in foreign}
+        (Path(folder) / DESCRIPTION_FILE).write_text(json.dumps(values, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> Policy:
-        """Read what `save` wrote."""
-        values = json.loads((Path(folder) / DESCRIPTION_FILE).read_text())
-        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return cls(load_file(Path(folder) / WEIGHTS_FILE), PolicyDescription(**{**values, **lists}))
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the files are damaged, of another format, or do not belong together.
+        """
+        try:
+            values = dict(json.loads((Path(folder) / DESCRIPTION_FILE).read_text()))
+            lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+            return cls(load_file(Path(folder) / WEIGHTS_FILE), PolicyDescription(**{**values, **lists}))
+        except (ValueError, TypeError, SafetensorError) as error:
+            raise ValueError(f"{folder} holds no policy that this version can act with: {error}") from error
+
+
+def _checked_temperature(temperature: float) -> float:
+    if not 0.0 <= temperature < math.inf:
+        raise ValueError(f"temperature is {temperature}, expected 0 or more, and finite")
+    return temperature
+
+
+def _check_weights(weights: Weights, description: PolicyDescription) -> None:
+    """Refuse weights of another network than the one described, before a matrix product does."""
+    expected = _expected_shapes(weights, description)
+    if missing := expected.keys() - weights.keys():
+        raise ValueError(f"a {description.kind} policy needs the weights {sorted(missing)}, got {sorted(weights)}")
+    if unknown := weights.keys() - expected.keys():
+        raise ValueError(f"unknown weights {sorted(unknown)}; this {description.kind} policy has {sorted(expected)}")
+    for name, shape in expected.items():
+        if weights[name].shape != shape or weights[name].dtype != np.float32:
+            got = f"{weights[name].dtype} of shape {weights[name].shape}"
+            raise ValueError(f"the policy's weight '{name}' is {got}, expected float32 of shape {shape}")
+
+
+def _expected_shapes(weights: Weights, description: PolicyDescription) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight by name; a hidden layer is as wide as its bias is long."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    width = description.observation_dim
+    for layer in range(description.num_hidden_layers):
+        inputs, width = width, np.size(weights.get(f"hidden.{layer}.bias", ()))
+        shapes |= {f"hidden.{layer}.weight": (inputs, width), f"hidden.{layer}.bias": (width,)}
+    return {**shapes, **_HEADS[description.kind].shapes(description, width)}

@@ -1,7 +1,7 @@
 """Named configurations: the values of the IQL paper per family of tasks, as overrides of the train configuration.
 
 A recipe holds only what differs from the defaults and is right for its whole family. It names no dataset,
-environment or run length, and computes nothing; a file or a flag wins over it.
+environment or run length (but the toy maze's), and computes nothing; a file or a flag wins over it.
 
 Source: Kostrikov, Nair and Levine, "Offline Reinforcement Learning with Implicit Q-Learning" (arXiv:2110.06169),
 section 5.1 and appendix B, and the configurations in the authors' published code.
@@ -32,10 +32,33 @@ KITCHEN_ADROIT = {
 }
 """Few human demonstrations, many dimensions: the policy stays close to the data and drops out; rewards are raw."""
 
+UMAZE = {
+    "agent": {
+        "expectile": 0.95,
+        "inverse_temperature": 10.0,
+        "discount": 0.9,
+        "hidden_sizes": [64, 64],
+        "learning_rate": 1e-3,
+        "target_update_rate": 0.05,
+    },
+    "batch_size": 128,
+    "num_updates": 6000,
+}
+"""The toy maze: a few dozen cells, so that small networks and a fast target do; its discount is the maze's own."""
+
+BEHAVIOUR_CLONING = {"agent": {"inverse_temperature": 0.0}}
+"""All transitions weigh alike: the policy imitates the data."""
+
+PERCENT_CLONING = {"agent": {"inverse_temperature": 0.0}, "top_episode_share": 0.1}
+"""10%BC of the paper's comparisons: imitate the tenth of the episodes that returned most."""
+
 RECIPES: dict[str, dict[str, Any]] = {
     "locomotion": LOCOMOTION,
     "antmaze": ANTMAZE,
     "kitchen_adroit": KITCHEN_ADROIT,
+    "umaze": UMAZE,
+    "bc": BEHAVIOUR_CLONING,
+    "percent_bc": PERCENT_CLONING,
 }
 
 

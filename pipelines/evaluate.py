@@ -38,7 +38,8 @@ class EvaluateConfig:
     seed: int = 0
     """Of the episodes."""
     temperature: float = 0.0
-    """Scales the policy's noise; 0 acts at the mean, as the paper evaluates."""
+    """0 acts at the mean, as the paper evaluates, or takes the most likely of discrete actions. Above 0 it scales
+    the noise, or samples from softmax(logits / temperature)."""
     storage: Path = Path("runs")
     """The folder of all runs."""
     tracking_uri: str | None = None

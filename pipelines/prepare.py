@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,13 +26,18 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 10.0
 
+MAZE_KIND = "umaze:"
+MAZE_LICENCE = "Apache-2.0, made by iql_ray's own simulator"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
     """Turn logged data into a prepared dataset."""
 
     source: str
-    """npz:PATH, hdf5:PATH (D4RL layout), parquet:FILE|FOLDER|GLOB or minari:ID_OR_PATH (a local dataset)."""
+    """npz:PATH, hdf5:PATH (D4RL layout), parquet:FILE|FOLDER|GLOB or minari:ID_OR_PATH (a local dataset); or, made on
+    the spot, the toy maze's umaze:paper, umaze:stitching or umaze:lucky, with :coordinates after it for observations
+    (x, y) instead of one-hot, and with :SEED for another draw."""
     out: Path
     """The folder to make. It appears whole at the end, or not at all."""
     env: str | None = None
@@ -43,6 +49,8 @@ class PrepareConfig:
     """LOW HIGH of the box that the data's actions lie in; mapped linearly on the environment's own bounds."""
     licence: str | None = None
     """The data's licence, a line for the manifest; by default what the source itself records."""
+    minari: str | None = None
+    """Also write the episodes that umaze:NAME makes as a local Minari dataset of this id, e.g. iql-ray/umaze-v0."""
     seed: int = 0
     """Of the one shuffle over all transitions."""
     rows_per_shard: int = 131_072
@@ -68,17 +76,64 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     Raises:
         ValueError: bad input; nothing is left behind, nothing is overwritten.
     """
-    from iql_ray.data.sources import open_source, parse_columns
     from iql_ray.data.writing import check_destination, write_dataset
 
     check_destination(config.out, config.overwrite)
-    source = open_source(config.source, parse_columns(config.columns))
+    source = _maze_source(config) if config.source.startswith(MAZE_KIND) else _logged_source(config)
     plan = _plan(config, source)
+    if config.minari is not None:
+        _export(source, config.minari)
+    with _reading(source) as tables:
+        manifest = write_dataset(_announced(tables, source.num_rows), plan)
+    return _result(config.out, manifest)
+
+
+def _logged_source(config: PrepareConfig) -> Source:
+    from iql_ray.data.sources import open_source, parse_columns
+
+    return open_source(config.source, parse_columns(config.columns))
+
+
+def _maze_source(config: PrepareConfig) -> Source:
+    """The toy maze's episodes, drawn now."""
+    from iql_ray.data.sources.recorded_episodes import from_columns
+    from iql_ray.data.sources.source import Recorded
+    from iql_ray.envs.catalog import environment_spaces
+    from iql_ray.envs.umaze import ENVIRONMENT_IDS
+    from iql_ray.envs.umaze_data import maze_data, parse_location
+
+    if config.columns:
+        raise ValueError(f"source '{config.source}' names its own columns, leave --columns out (got {config.columns})")
+    name, observation, seed = parse_location(config.source.removeprefix(MAZE_KIND))
+    data = maze_data(name, seed=seed)
+    environment_id = ENVIRONMENT_IDS[name, observation]
+    recorded = Recorded(
+        spaces=environment_spaces(environment_id),
+        environment_id=environment_id,
+        licence=MAZE_LICENCE,
+        details=data.details,
+    )
+    return from_columns(config.source, data.columns(observation), recorded)
+
+
+def _export(source: Source, dataset_id: str) -> None:
+    from iql_ray.data.sources.minari_export import write_minari
+
+    if source.files:
+        raise ValueError(f"--minari {dataset_id} goes with umaze:NAME only, got --source {source.spec}; leave it out")
+    write_minari(dataset_id, source)
+
+
+@contextmanager
+def _reading(source: Source) -> Iterator[Iterator[pa.Table]]:
+    """The source's tables in order, from files through Ray; what has no files lies in this process and is read here."""
+    if not source.files:
+        yield (table for fragment in source.fragments for table in source.read(fragment))
+        return
     with ray_session():
         from iql_ray.distributed.preparation import read_in_order
 
-        manifest = write_dataset(_announced(read_in_order(source), source.num_rows), plan)
-    return _result(config.out, manifest)
+        yield read_in_order(source)
 
 
 def _announced(tables: Iterable[pa.Table], total: int) -> Iterator[pa.Table]:

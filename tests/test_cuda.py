@@ -34,7 +34,7 @@ def random_rows(num_rows: int) -> Tensor:
 
 
 def moved(batch: TransitionBatch, device: str) -> TransitionBatch:
-    return TransitionBatch(**{name: value.to(device) for name, value in vars(batch).items()})
+    return batch.map(lambda tensor: tensor.to(device))
 
 
 def trained_on(device: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -1,11 +1,13 @@
-"""The policy artefact: a forward pass that can be done by hand, bounds that hold, and nothing heavy imported."""
+"""The policy artefact, Gaussian and categorical: a forward pass by hand, bounds that hold, nothing heavy imported."""
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,9 @@ DESCRIPTION = PolicyDescription(
 )
 
 
+CHOICE = PolicyDescription(kind="categorical", observation_dim=2, num_hidden_layers=1, num_actions=3)
+
+
 def hand_policy(**changes) -> Policy:
     """One hidden layer: relu(x0 + x1), relu(x0 - x1); mean = tanh(0.5 * (first - second)), in a box [-2, 4]."""
     weights = {
@@ -36,6 +41,23 @@ def hand_policy(**changes) -> Policy:
         "log_std": np.array([math.log(0.1)], np.float32),
     }
     return Policy(weights, replace(DESCRIPTION, **changes))
+
+
+def hand_choice(**changes) -> Policy:
+    """The same hidden layer; the logits are relu(x0 + x1), relu(x0 - x1) and 1."""
+    weights = {
+        "hidden.0.weight": np.array([[1.0, 1.0], [1.0, -1.0]], np.float32),
+        "hidden.0.bias": np.zeros(2, np.float32),
+        "logits.weight": np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], np.float32),
+        "logits.bias": np.array([0.0, 0.0, 1.0], np.float32),
+    }
+    return Policy(weights, replace(CHOICE, **changes))
+
+
+def choice_of(*logits: float) -> Policy:
+    """The same logits whatever is observed: no hidden layer, and weights of zero."""
+    weights = {"logits.weight": np.zeros((2, len(logits)), np.float32), "logits.bias": np.array(logits, np.float32)}
+    return Policy(weights, replace(CHOICE, num_hidden_layers=0, num_actions=len(logits)))
 
 
 def test_the_mean_action_is_the_forward_pass_by_hand():
@@ -95,15 +117,173 @@ def test_observations_of_another_shape_are_refused(shape):
         hand_policy().act(np.zeros(shape))
 
 
-@pytest.mark.parametrize("changes", [{"kind": "categorical"}, {"format_version": 2}])
-def test_a_policy_of_a_later_format_is_refused(changes):
-    with pytest.raises(ValueError, match="kind 'gaussian', format 1"):
-        hand_policy(**changes)
+def test_the_most_likely_action_is_that_of_the_largest_logit():
+    # (1, 2): logits 3, 0, 1. (1, -1): 0, 2, 1. (0, 0.5): 0.5, 0, 1.
+    assert hand_choice().act([[1.0, 2.0], [1.0, -1.0], [0.0, 0.5]]).tolist() == [0, 1, 2]
 
 
+def test_of_equal_logits_the_first_is_taken():
+    assert choice_of(0.0, 2.0, 2.0).act([0.0, 0.0]) == 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_choices_are_int64_one_number_for_one_observation(temperature):
+    one, several = (hand_choice().act(np.zeros(shape), temperature=temperature) for shape in (2, (5, 2)))
+    assert type(one) is np.int64
+    assert several.shape == (5,)
+    assert several.dtype == np.int64
+
+
+def test_probabilities_are_the_softmax_of_logits_over_temperature():
+    policy = choice_of(math.log(1), math.log(2), math.log(5))
+    assert policy.probabilities([0.0, 0.0]) == pytest.approx([1 / 8, 2 / 8, 5 / 8])
+    assert policy.probabilities([0.0, 0.0], temperature=0.5) == pytest.approx([1 / 30, 4 / 30, 25 / 30])
+    assert policy.probabilities([0.0, 0.0], temperature=0.0).tolist() == [0, 0, 1]
+    assert policy.probabilities(np.zeros((4, 2))).shape == (4, 3)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_sampled_choices_are_as_frequent_as_they_are_likely(temperature):
+    policy = choice_of(math.log(1), math.log(2), math.log(5))
+    choices = policy.act(np.zeros((40_000, 2)), temperature=temperature, generator=np.random.default_rng(0))
+    frequencies = np.bincount(choices, minlength=3) / len(choices)
+    np.testing.assert_allclose(frequencies, policy.probabilities([0.0, 0.0], temperature), atol=0.01)
+
+
+def test_a_batch_of_choices_is_drawn_as_its_rows_one_after_the_other():
+    rows, policy = np.random.default_rng(0).normal(size=(50, 2)), hand_choice()
+    together = policy.act(rows, temperature=1.0, generator=np.random.default_rng(7))
+    generator = np.random.default_rng(7)
+    assert together.tolist() == [policy.act(row, temperature=1.0, generator=generator) for row in rows]
+
+
+@pytest.mark.parametrize(("uniform", "choice"), [(0.0, 1), (1 - 2**-53, 2)])
+def test_an_action_of_probability_zero_is_never_drawn(uniform, choice):
+    class Fixed(np.random.Generator):
+        def random(self, size):  # pyright: ignore[reportIncompatibleMethodOverride]
+            return np.full(size, uniform)
+
+    generator = Fixed(np.random.PCG64(0))
+    assert choice_of(-1e9, 0.0, 1.0, -1e9).act([0.0, 0.0], temperature=1.0, generator=generator) == choice
+
+
+@given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1, max_size=5),
+    st.sampled_from([0.0, 5e-324, 1e-3, 1.0, 1e300]),
+    st.integers(0, 2**32 - 1),
+)
+def test_finite_logits_of_any_size_give_probabilities_and_a_choice(logits, temperature, seed):
+    policy = choice_of(*logits)
+    probabilities = policy.probabilities([0.0, 0.0], temperature)
+    assert probabilities.sum() == pytest.approx(1)
+    choice = policy.act([0.0, 0.0], temperature=temperature, generator=np.random.default_rng(seed))
+    assert probabilities[choice] > 0
+
+
+def test_logits_that_are_not_finite_are_an_error_and_not_action_zero():
+    with pytest.raises(ValueError, match="logits are not finite"):
+        choice_of(0.0, math.nan).act([0.0, 0.0])
+
+
+def test_a_gaussian_policy_has_no_probabilities():
+    with pytest.raises(ValueError, match="only a categorical policy has probabilities, this one is gaussian"):
+        hand_policy().probabilities([1.0, 2.0])
+
+
+@pytest.mark.parametrize("temperature", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("policy", [hand_policy(), hand_choice()])
+def test_a_temperature_below_zero_or_without_end_is_refused(policy, temperature):
+    with pytest.raises(ValueError, match=f"temperature is {temperature}, expected 0 or more"):
+        policy.act([1.0, 2.0], temperature=temperature)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "beta"}, "kind 'beta', format 1; this version acts with the kinds gaussian, categorical, format 1"),
+        ({"format_version": 2}, "kind 'gaussian', format 2"),
+        ({"num_actions": 3}, "a gaussian policy has no num_actions, got num_actions = 3"),
+        ({"action_low": ()}, "a gaussian policy needs action_low"),
+        ({"log_std_max": None}, "a gaussian policy needs log_std_max"),
+        ({"kind": "categorical"}, "a categorical policy has no action_low"),
+        ({"action_low": (-1.0, -1.0)}, "action bounds differ in length"),
+        ({"observation_mean": (0.0,)}, "observation_mean has 1 numbers, expected observation_dim = 2"),
+    ],
+)
+def test_a_description_that_contradicts_itself_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(DESCRIPTION, **changes)
+
+
+@pytest.mark.parametrize(("num_actions", "message"), [(None, "needs num_actions"), (0, "num_actions is 0")])
+def test_a_categorical_description_needs_a_number_of_actions(num_actions, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CHOICE, num_actions=num_actions)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("mean.bias", None, r"a gaussian policy needs the weights \['mean.bias'\]"),
+        ("hidden.0.bias", None, r"needs the weights \['hidden.0.bias'\]"),
+        ("hidden.1.weight", np.zeros((2, 2), np.float32), r"unknown weights \['hidden.1.weight'\]"),
+        ("log_std", np.zeros(3, np.float32), r"'log_std' is float32 of shape \(3,\), expected float32 of shape \(1,\)"),
+        ("hidden.0.weight", np.zeros((3, 2), np.float32), r"of shape \(3, 2\), expected float32 of shape \(2, 2\)"),
+        ("mean.weight", np.zeros((2, 1)), r"is float64 of shape \(2, 1\), expected float32"),
+    ],
+)
+def test_weights_of_another_network_are_refused_by_name(name, value, message):
+    weights = {**hand_policy().weights, name: value}
+    with pytest.raises(ValueError, match=message):
+        Policy({each: array for each, array in weights.items() if array is not None}, DESCRIPTION)
+
+
+def test_a_gaussian_policys_file_says_what_it_always_said(tmp_path):
+    """Byte for byte: policies of before there were other kinds load, and their digests still mean the same."""
+    hand_policy().save(tmp_path)
+    assert json.loads((tmp_path / "policy.json").read_text()) == {
+        "observation_dim": 2,
+        "num_hidden_layers": 1,
+        "action_low": [-2.0],
+        "action_high": [4.0],
+        "log_std_min": -5.0,
+        "log_std_max": 2.0,
+        "observation_mean": None,
+        "observation_std": None,
+        "kind": "gaussian",
+        "format_version": 1,
+    }
+
+
+def test_a_categorical_policys_file_says_nothing_of_bounds(tmp_path):
+    hand_choice().save(tmp_path)
+    values = json.loads((tmp_path / "policy.json").read_text())
+    assert values["kind"] == "categorical"
+    assert values["num_actions"] == 3
+    assert not {"action_low", "action_high", "log_std_min", "log_std_max"} & values.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("weights.safetensors", "damaged", "no policy that this version can act with"),
+        ("policy.json", "{", "no policy that this version can act with"),
+        ("policy.json", "[]", "no policy that this version can act with: .*observation_dim"),
+        ("policy.json", '{"colour": "red"}', "colour"),
+        ("policy.json", json.dumps(asdict(CHOICE)), r"a categorical policy needs the weights \['logits.bias'"),
+    ],
+)
+def test_a_damaged_or_foreign_file_is_refused_by_folder(tmp_path, name, content, message):
+    hand_policy().save(tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))}.*{message}"):
+        Policy.load(tmp_path)
+
+
+@pytest.mark.parametrize("make", [hand_policy, hand_choice])
 @pytest.mark.parametrize("normaliser", [{}, {"observation_mean": (1.0, 2.0), "observation_std": (2.0, 4.0)}])
-def test_a_saved_policy_acts_the_same_after_loading(tmp_path, normaliser):
-    policy = hand_policy(**normaliser)
+def test_a_saved_policy_acts_the_same_after_loading(tmp_path, make, normaliser):
+    policy = make(**normaliser)
     policy.save(tmp_path)
     loaded = Policy.load(tmp_path)
     rows = np.random.default_rng(0).normal(size=(10, 2))

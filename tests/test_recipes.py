@@ -31,6 +31,11 @@ def test_what_else_the_paper_changes_per_family():
     assert "transforms" not in recipe("kitchen_adroit")
 
 
+def test_the_baselines_imitate():
+    assert recipe("bc")["agent"]["inverse_temperature"] == recipe("percent_bc")["agent"]["inverse_temperature"] == 0.0
+    assert recipe("percent_bc")["top_episode_share"] == 0.1
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_applies_to_the_train_configuration(name):
     settings = command_line.parse(TrainConfig, ["--dataset", "d", "--recipe", name])

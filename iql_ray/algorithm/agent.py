@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from iql_ray.algorithm import losses, networks
+from iql_ray.algorithm.action_kinds import action_kind
+from iql_ray.algorithm.critics import CriticObjectives, check_objectives
 from iql_ray.algorithm.iql_config import IQLConfig, Population
 from iql_ray.algorithm.networks import EnsembleMLP, FlatParameters
 from iql_ray.experience import Spaces, TransitionBatch
@@ -54,13 +57,11 @@ class IQLAgent:
         dtype: torch.dtype = torch.float32,
         average_gradients: AverageGradients | None = None,
     ) -> None:
-        if spaces.is_discrete:
-            raise ValueError(
-                f"the Gaussian policy needs box actions, the dataset has {spaces.num_actions} discrete ones"
-            )
         self.config = config
         self.spaces = spaces
         self.population = population or Population.of_one(config, seed)
+        self.action_kind = action_kind(spaces)
+        check_objectives(self.population, spaces)
         self.num_updates = num_updates
         self.update_count = 0
         self._device = torch.device(device)
@@ -69,7 +70,9 @@ class IQLAgent:
         self._optimisers = {name: self._adam(getattr(self, name)) for name in TRAINED}
         members = self.population.members()
         critic_members = members[:: len(self.population.inverse_temperatures)]
-        self._expectiles = self._column([member.expectile for member in critic_members])
+        self._objectives = CriticObjectives(
+            [member.critic for member in critic_members], self._column([member.expectile for member in critic_members])
+        )
         self._inverse_temperatures = self._column([member.inverse_temperature for member in members])
         self._dropout_generators = [
             torch.Generator(self._device).manual_seed(child_seed(each, "dropout", rank))
@@ -85,7 +88,8 @@ class IQLAgent:
         learners at once.
 
         Args:
-            batch: shapes (batch, ...) shared by every seed, or (seeds, batch, ...), one batch per seed.
+            batch: shapes (batch, ...) shared by every seed, or (seeds, batch, ...), one batch per seed; with
+                `next_actions` where an objective needs them.
 
         Returns:
             Metrics of this update as tensors on the device, (critics,) or (policies,); reading one synchronises.
@@ -99,13 +103,25 @@ class IQLAgent:
         self.update_count += 1
         return metrics
 
+    @torch.no_grad()
+    def values(self, observations: Tensor) -> Tensor:
+        """V(s) of every critic, (critics, batch), for observations (batch, observation_dim)."""
+        return self._value_network(observations.expand(self.population.num_critics, -1, -1)).squeeze(-1)
+
+    @torch.no_grad()
+    def all_action_values(self, observations: Tensor) -> Tensor:
+        """min_i Q_i(s, a) of every discrete action, (critics, batch, num_actions), for observations (batch, ...)."""
+        assert self.spaces.is_discrete
+        inputs = observations.expand(NUM_CRITICS * self.population.num_critics, -1, -1)
+        return self._by_twin(self._critic_network(inputs)).amin(1)
+
     def policy_weights(self, member: int = 0) -> dict[str, Tensor]:
         """One member's policy network under `iql_ray.policy.Policy`'s names (`hidden.K.weight`, ...), float32."""
         last = len(self.config.hidden_sizes)
         weights = {}
         for name, view in self.policy.views.items():
             layer, _, kind = name.partition(".")
-            role = "mean" if layer == str(last) else f"hidden.{layer}"
+            role = self.action_kind.policy_layer if layer == str(last) else f"hidden.{layer}"
             weights[f"{role}.{kind}" if kind else name] = view[member].to("cpu", torch.float32)
         return weights
 
@@ -160,7 +176,7 @@ class IQLAgent:
 
     def _update_value(self, batch: TransitionBatch, target_values: Tensor) -> dict[str, Tensor]:
         values = self._value_network(self._per_critic(batch.observations)).squeeze(-1)
-        loss, gradients = losses.expectile_loss(target_values - values, self._expectiles)
+        loss, gradients = losses.expectile_loss(target_values - values, self._objectives.value_expectiles)
         self._value_network.backward(gradients.unsqueeze(-1))
         self._average_gradients(self.value.gradients)
         self._optimisers["value"].step()
@@ -182,18 +198,19 @@ class IQLAgent:
 
     def _policy_gradients(self, batch: TransitionBatch, advantages: Tensor) -> dict[str, Tensor]:
         per_seed = self.population.num_policies // len(self.population.seeds)
-        means = self._policy_network(
+        outputs = self._policy_network(
             _repeat(batch.observations, per_seed), self._dropout_mask if self.config.dropout_rate > 0 else None
         )
-        log_probabilities, mean_derivatives, log_std_derivatives = networks.gaussian_log_probability(
-            means, self.policy.views["log_std"], _repeat(batch.actions, per_seed)
+        log_probabilities, derivatives, log_std_derivatives = self.action_kind.log_probability(
+            outputs, self.policy.views.get("log_std"), _repeat(batch.actions, per_seed)
         )
         weights = losses.advantage_weights(
             _repeat(advantages, len(self.population.inverse_temperatures)), self._inverse_temperatures
         )
         loss, gradients = losses.policy_loss(log_probabilities, weights)
-        self._policy_network.backward(gradients.unsqueeze(-1) * mean_derivatives)
-        torch.sum(gradients.unsqueeze(-1) * log_std_derivatives, 1, out=self.policy.gradient_views["log_std"])
+        self._policy_network.backward(gradients.unsqueeze(-1) * derivatives)
+        if log_std_derivatives is not None:
+            torch.sum(gradients.unsqueeze(-1) * log_std_derivatives, 1, out=self.policy.gradient_views["log_std"])
         return {
             "policy_loss": loss,
             "advantage_weight": weights.mean(-1),
@@ -201,13 +218,27 @@ class IQLAgent:
         }
 
     def _critic_gradients(self, batch: TransitionBatch, next_values: Tensor) -> dict[str, Tensor]:
+        bootstraps = self._bootstraps(batch, next_values)
         targets = losses.critic_target(
-            self._per_critic(batch.rewards), self._per_critic(batch.terminations), next_values, self.config.discount
+            self._per_critic(batch.rewards), self._per_critic(batch.terminations), bootstraps, self.config.discount
         )
         action_values = self._action_values(batch, self._critic_network)
-        loss, gradients = losses.critic_loss(action_values, targets)
-        self._critic_network.backward(gradients.view(-1, gradients.shape[-1], 1))
+        loss, gradients = self._objectives.loss(action_values, targets)
+        output_gradients = self.action_kind.output_gradients(gradients, self._per_twin(batch.actions))
+        self._critic_network.backward(output_gradients.flatten(0, 1))
         return {"critic_loss": loss, "action_value": action_values.mean((-2, -1))}
+
+    def _bootstraps(self, batch: TransitionBatch, next_values: Tensor) -> Tensor:
+        """What each critic's target continues with: V(s') in implicit Q-learning, see `critics.py` for the others."""
+        of_next_actions = of_best_actions = None
+        if self._objectives.needs_next_actions:
+            assert batch.next_actions is not None
+            next_pairs = replace(batch, observations=batch.next_observations, actions=batch.next_actions)
+            of_next_actions = self._action_values(next_pairs, self._target_network).amin(1)
+        if self._objectives.needs_best_actions:
+            outputs = self._target_network(self._per_twin(batch.next_observations).flatten(0, 1))
+            of_best_actions = self._by_twin(outputs).amin(1).amax(-1)
+        return self._objectives.bootstraps(next_values, of_next_actions, of_best_actions)
 
     def _policy_learning_rate(self) -> float:
         """Cosine decay to 0 over the run on the policy's rate alone, as the authors (optax.cosine_decay_schedule)."""
@@ -218,8 +249,17 @@ class IQLAgent:
 
     def _action_values(self, batch: TransitionBatch, critic: EnsembleMLP) -> Tensor:
         """Q_i(s, a), shape (critics, NUM_CRITICS, batch)."""
-        pairs = self._per_critic(torch.cat([batch.observations, batch.actions], -1))
-        return critic(_repeat(pairs, NUM_CRITICS)).view(-1, NUM_CRITICS, pairs.shape[1])
+        inputs = self._per_twin(self.action_kind.critic_input(batch.observations, batch.actions))
+        outputs = self._by_twin(critic(inputs.flatten(0, 1)))
+        return self.action_kind.chosen(outputs, self._per_twin(batch.actions))
+
+    def _by_twin(self, outputs: Tensor) -> Tensor:
+        """(critics * NUM_CRITICS, ...) -> (critics, NUM_CRITICS, ...)."""
+        return outputs.unflatten(0, (-1, NUM_CRITICS))
+
+    def _per_twin(self, per_seed: Tensor) -> Tensor:
+        """(seeds, ...) -> (critics, NUM_CRITICS, ...)."""
+        return self._by_twin(_repeat(per_seed, len(self.population.expectiles) * NUM_CRITICS))
 
     def _values_of_both(self, batch: TransitionBatch) -> tuple[Tensor, Tensor]:
         """V(s) and V(s'), each (critics, batch), in one product."""
@@ -240,8 +280,7 @@ class IQLAgent:
         """A shared batch gets a leading seed axis, at no copy."""
         if batch.rewards.dim() == 2:
             return batch
-        fields = {name: value.expand(len(self.population.seeds), *value.shape) for name, value in vars(batch).items()}
-        return TransitionBatch(**fields)
+        return batch.map(lambda tensor: tensor.expand(len(self.population.seeds), *tensor.shape))
 
     def _per_critic(self, per_seed: Tensor) -> Tensor:
         return _repeat(per_seed, len(self.population.expectiles))
@@ -268,22 +307,19 @@ class IQLAgent:
 
     def _initial_members(self, name: str) -> list[dict[str, Tensor]]:
         """Initial layers of one network for every member; members of one seed start from the same numbers."""
-        hidden, observation_dim, action_dim = (
-            self.config.hidden_sizes,
-            self.spaces.observation_dim,
-            self.spaces.action_dim,
-        )
+        hidden, observation_dim, kind = self.config.hidden_sizes, self.spaces.observation_dim, self.action_kind
         seeds = [member.seed for member in self.population.members()]
         critic_seeds = seeds[:: len(self.population.inverse_temperatures)]
         if name == "value":
             return [networks.initial_layers((observation_dim, *hidden, 1), seed, name) for seed in critic_seeds]
         if name == "critic":
-            sizes = (observation_dim + action_dim, *hidden, 1)
+            sizes = (kind.critic_inputs, *hidden, kind.critic_outputs)
             return [
                 networks.initial_layers(sizes, seed, name, twin) for seed in critic_seeds for twin in range(NUM_CRITICS)
             ]
-        layers = [networks.initial_layers((observation_dim, *hidden, action_dim), seed, name) for seed in seeds]
-        return [{**each, "log_std": torch.zeros(action_dim, dtype=torch.float64)} for each in layers]
+        sizes = (observation_dim, *hidden, kind.policy_outputs)
+        log_std = {"log_std": torch.zeros(kind.policy_outputs, dtype=torch.float64)} if kind.has_log_std else {}
+        return [networks.initial_layers(sizes, seed, name) | log_std for seed in seeds]
 
     def _adam(self, parameters: FlatParameters) -> torch.optim.Adam:
         """Adam over one flat buffer; a first step on zero gradients moves nothing and creates its state."""

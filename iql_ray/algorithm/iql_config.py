@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
+
+CriticObjective = Literal["implicit", "sarsa", "single-q", "td"]
+"""What the critic learns; `critics.py` has the equations."""
+NEXT_ACTION_OBJECTIVES: tuple[CriticObjective, ...] = ("sarsa", "single-q")
+"""Those that bootstrap from the action that the data took next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +18,10 @@ class IQLConfig:
 
     expectile: float = 0.7
     """Expectile tau in (0, 1): 0.5 evaluates the behaviour policy, towards 1 approaches the best action in the data."""
+    critic: CriticObjective = "implicit"
+    """What the critic learns: implicit Q-learning, or one of the objectives that the paper compares it with: sarsa
+    (the value of the behaviour policy), single-q (the expectile directly on the critic's target, luck included), td (a
+    maximum over all actions, those outside the data included; discrete actions only)."""
     inverse_temperature: float = 3.0
     """Inverse temperature beta >= 0 of the policy's advantage weights; 0 is behaviour cloning."""
     discount: float = 0.99
@@ -30,6 +39,8 @@ class IQLConfig:
 
     def __post_init__(self) -> None:
         _require(0.0 < self.expectile < 1.0, "expectile", self.expectile, "a number in (0, 1)")
+        kinds = get_args(CriticObjective)
+        _require(self.critic in kinds, "critic", self.critic, f"one of {', '.join(kinds)}")
         is_temperature = math.isfinite(self.inverse_temperature) and self.inverse_temperature >= 0.0
         _require(is_temperature, "inverse_temperature", self.inverse_temperature, "a finite number >= 0")
         _require(0.0 <= self.discount < 1.0, "discount", self.discount, "a number in [0, 1)")
@@ -47,6 +58,7 @@ class Member(NamedTuple):
     seed: int
     expectile: float
     inverse_temperature: float
+    critic: CriticObjective = "implicit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +76,41 @@ class Population:
     seeds: tuple[int, ...]
     expectiles: tuple[float, ...]
     inverse_temperatures: tuple[float, ...]
+    critics: tuple[CriticObjective, ...] = ()
+    """What the critic of each expectile learns, as many as there are expectiles; empty: implicit Q-learning all."""
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "expectiles", "inverse_temperatures"):
-            values = getattr(self, name)
+        is_paired = len(self.objectives) == len(self.expectiles)
+        _require(is_paired, "critics", self.critics, f"none, or one for each of the expectiles {self.expectiles}")
+        axes = {
+            "seeds": self.seeds,
+            "expectiles": tuple(zip(self.expectiles, self.objectives, strict=True)),
+            "inverse_temperatures": self.inverse_temperatures,
+        }
+        for name, values in axes.items():
             _require(len(values) > 0 and len(set(values)) == len(values), name, values, "one or more different values")
         for member in self.members():
-            IQLConfig(expectile=member.expectile, inverse_temperature=member.inverse_temperature)
+            IQLConfig(expectile=member.expectile, inverse_temperature=member.inverse_temperature, critic=member.critic)
 
     @classmethod
     def of_one(cls, config: IQLConfig, seed: int) -> Population:
         """The population that an ordinary run is."""
-        return cls(seeds=(seed,), expectiles=(config.expectile,), inverse_temperatures=(config.inverse_temperature,))
+        return cls(
+            seeds=(seed,),
+            expectiles=(config.expectile,),
+            inverse_temperatures=(config.inverse_temperature,),
+            critics=(config.critic,),
+        )
+
+    @property
+    def objectives(self) -> tuple[CriticObjective, ...]:
+        """What the critic of each expectile learns."""
+        return self.critics or ("implicit",) * len(self.expectiles)
+
+    @property
+    def needs_next_actions(self) -> bool:
+        """Whether a critic bootstraps from the action that the data took next."""
+        return any(objective in NEXT_ACTION_OBJECTIVES for objective in self.objectives)
 
     @property
     def num_critics(self) -> int:
@@ -88,9 +123,9 @@ class Population:
     def members(self) -> list[Member]:
         """Every agent, in the order of the policies' leading axis."""
         return [
-            Member(seed, expectile, inverse_temperature)
+            Member(seed, expectile, inverse_temperature, critic)
             for seed in self.seeds
-            for expectile in self.expectiles
+            for expectile, critic in zip(self.expectiles, self.objectives, strict=True)
             for inverse_temperature in self.inverse_temperatures
         ]
 

@@ -37,18 +37,23 @@ def critic_target(rewards: Tensor, terminations: Tensor, next_values: Tensor, di
     return rewards + discount * (1 - terminations) * next_values
 
 
-def critic_loss(action_values: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def critic_loss(
+    action_values: Tensor, targets: Tensor, expectile: Tensor | float | None = None
+) -> tuple[Tensor, Tensor]:
     """Mean squared error of each critic of an ensemble, summed over the ensemble (IQL, L_Q).
 
     Args:
         action_values: Q_i(s, a), shape (..., ensemble, batch).
         targets: shape (..., batch).
+        expectile: with one, a number or a tensor (..., 1, 1), the error is asymmetric: 2 |tau - 1(u < 0)| u^2 of
+            u = target - Q_i; 0.5 is the mean squared error.
 
     Returns:
         The loss, shape (...), and its gradient in the action values, shape (..., ensemble, batch).
     """
-    errors = action_values - targets.unsqueeze(-2)
-    return errors.square().mean(-1).sum(-1), errors * (2 / errors.shape[-1])
+    errors = targets.unsqueeze(-2) - action_values
+    weighted = errors if expectile is None else 2 * torch.where(errors < 0, 1 - expectile, expectile) * errors
+    return (weighted * errors).mean(-1).sum(-1), weighted * (-2 / errors.shape[-1])
 
 
 def advantage_weights(advantages: Tensor, inverse_temperature: Tensor | float) -> Tensor:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from iql_ray.seeding import child_seed
 
-LOG_STD_MIN = -5.0
-LOG_STD_MAX = 2.0
 INITIAL_SCALE = math.sqrt(2.0)
+NARROW = 16
+"""Products with fewer columns are computed transposed."""
 
 MakeMask = Callable[[Tensor], Tensor]
 """From features (members, batch, hidden), a mask of 0 and 1 / keep_rate of that shape."""
@@ -148,21 +148,19 @@ class EnsembleMLP:
         return self._workspace.take(name, layer, weight, (weight.shape[0], batch_size, weight.shape[2]))
 
 
-# A batched product with a single column runs 6 to 15 times slower than the same product with a single row: the last
-# layer of V and Q takes the second branch of each of these three.
+# A last layer is narrow, and a batched product with few columns runs 5 to 15 times slower than the same product with
+# few rows: it is computed transposed, and the gradient of a single output is an outer product.
 
 
 def _outputs(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    if weight.shape[2] > 1:
-        return torch.baddbmm(bias, inputs, weight)
-    return torch.baddbmm(bias, weight.transpose(1, 2), inputs.transpose(1, 2)).transpose(1, 2)
+    return torch.baddbmm(bias.transpose(1, 2), weight.transpose(1, 2), inputs.transpose(1, 2)).transpose(1, 2)
 
 
 def _weight_gradient(inputs: Tensor, gradient: Tensor, out: Tensor) -> None:
-    if gradient.shape[2] > 1:
-        torch.bmm(inputs.transpose(1, 2), gradient, out=out)
+    if gradient.shape[2] < NARROW:
+        out.copy_(torch.bmm(gradient.transpose(1, 2), inputs).transpose(1, 2))
     else:
-        torch.bmm(gradient.transpose(1, 2), inputs, out=out.view(out.shape[0], 1, -1))
+        torch.bmm(inputs.transpose(1, 2), gradient, out=out)
 
 
 def _input_gradient(network: EnsembleMLP, layer: int, gradient: Tensor) -> Tensor:
@@ -171,28 +169,3 @@ def _input_gradient(network: EnsembleMLP, layer: int, gradient: Tensor) -> Tenso
     if gradient.shape[2] > 1:
         return torch.bmm(gradient, transposed, out=out)
     return torch.mul(gradient, transposed, out=out)
-
-
-def gaussian_log_probability(means: Tensor, log_stds: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log N(actions; tanh(means), exp(log_stds)), summed over action dimensions, with the log-std clipped.
-
-    The Normal itself is not squashed: the authors' IQL evaluates actions in [-1, 1] under the plain density.
-
-    Args:
-        means: before the tanh, shape (members, batch, action_dim).
-        log_stds: state-independent, shape (members, action_dim).
-        actions: shape (members, batch, action_dim).
-
-    Returns:
-        The log-probabilities (members, batch) and their derivatives in `means` and in `log_stds`, each
-        (members, batch, action_dim); the latter is 0 where the log-std is clipped.
-    """
-    clipped = log_stds.clamp(LOG_STD_MIN, LOG_STD_MAX)
-    precisions = torch.exp(-clipped).unsqueeze(1)
-    squashed = torch.tanh(means)
-    standardised = (actions - squashed) * precisions
-    squares = standardised.square()
-    constants = (clipped + 0.5 * math.log(2 * math.pi)).sum(-1, keepdim=True)
-    mean_derivatives = standardised * precisions * (1 - squashed.square())
-    log_std_derivatives = (squares - 1) * (clipped == log_stds).unsqueeze(1)
-    return -0.5 * squares.sum(-1) - constants, mean_derivatives, log_std_derivatives

@@ -1,8 +1,9 @@
 """Transitions as one packed float32 matrix, so that a minibatch is a single gather; and uniform sampling from it.
 
-    row   | observations | actions | rewards | next_observations | terminations |
+    row   | observations | actions | rewards | next_observations | terminations | next_actions |
 
-Rows are made by `packing.py`, in the agent's units. Nothing here reads files.
+The last part is there only where a critic asks for it. Rows are made by `packing.py`, in the agent's units. Nothing
+here reads files.
 """
 
 from __future__ import annotations
@@ -23,24 +24,31 @@ class RowLayout:
 
     observation_dim: int
     action_dim: int
+    has_next_actions: bool = False
+    """Whether the row ends with the action taken after it (`RowSelection.with_next_actions`)."""
 
     @classmethod
-    def of(cls, spaces: Spaces) -> RowLayout:
-        return cls(observation_dim=spaces.observation_dim, action_dim=spaces.action_dim)
+    def of(cls, spaces: Spaces, has_next_actions: bool = False) -> RowLayout:
+        return cls(
+            observation_dim=spaces.observation_dim, action_dim=spaces.action_dim, has_next_actions=has_next_actions
+        )
 
     @property
     def width(self) -> int:
-        return 2 * self.observation_dim + self.action_dim + 2
+        num_actions_held = 2 if self.has_next_actions else 1
+        return 2 * self.observation_dim + num_actions_held * self.action_dim + 2
 
     def split(self, rows: Tensor) -> TransitionBatch:
         """(..., width) -> a batch of views, no copy."""
         rewards_at = self.observation_dim + self.action_dim
+        terminations_at = rewards_at + 1 + self.observation_dim
         return TransitionBatch(
             observations=rows[..., : self.observation_dim],
             actions=rows[..., self.observation_dim : rewards_at],
             rewards=rows[..., rewards_at],
-            next_observations=rows[..., rewards_at + 1 : -1],
-            terminations=rows[..., -1],
+            next_observations=rows[..., rewards_at + 1 : terminations_at],
+            terminations=rows[..., terminations_at],
+            next_actions=rows[..., terminations_at + 1 :] if self.has_next_actions else None,
         )
 
 

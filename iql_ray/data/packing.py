@@ -5,28 +5,40 @@ It runs in Ray Data's tasks, so it imports no torch: that would cost every new w
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pyarrow as pa
 
 from iql_ray.data.transforms import Transforms
 
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-def pack(table: pa.Table, transforms: Transforms) -> np.ndarray:
-    """Rows of the transition schema as a new (rows, width) float32 matrix in the agent's units."""
-    columns = (
-        transforms.observations(_matrix(table, "observations")),
-        transforms.agent_actions(_matrix(table, "actions")),
-        transforms.rewards(_vector(table, "rewards"))[:, None],
-        transforms.observations(_matrix(table, "next_observations")),
-        _vector(table, "terminations").astype(np.float32)[:, None],
-    )
+
+def pack(table: pa.Table, transforms: Transforms, next_actions: np.ndarray | None = None) -> np.ndarray:
+    """Rows of the transition schema as a new (rows, width) float32 matrix in the agent's units.
+
+    Args:
+        next_actions: (rows, action_dim) the environment's actions taken after these rows; a terminated row's may be
+            anything and is packed as zeros, for nothing is bootstrapped from it. None: rows have no such part.
+    """
+    terminations = column_values(table, "terminations")[:, None]
+    columns = [
+        transforms.observations(column_values(table, "observations")),
+        transforms.agent_actions(column_values(table, "actions")),
+        transforms.rewards(column_values(table, "rewards"))[:, None],
+        transforms.observations(column_values(table, "next_observations")),
+        terminations,
+    ]
+    if next_actions is not None:
+        columns.append(np.where(terminations, np.float32(0), transforms.agent_actions(next_actions)))
     return np.concatenate(columns, axis=1, dtype=np.float32)
 
 
-def _vector(table: pa.Table, name: str) -> np.ndarray:
-    return table.column(name).to_numpy()
-
-
-def _matrix(table: pa.Table, name: str) -> np.ndarray:
-    array = table.column(name).combine_chunks()
-    return array.flatten().to_numpy().reshape(len(array), -1)
+def column_values(table: pa.Table, name: str) -> np.ndarray:
+    """A column of numbers as (rows,), one of fixed-size lists as (rows, list size)."""
+    column = table.column(name)
+    if column.type.num_fields == 0:
+        return column.to_numpy()
+    lists = column.combine_chunks()
+    return lists.flatten().to_numpy().reshape(len(lists), column.type.list_size)

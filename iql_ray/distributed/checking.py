@@ -8,7 +8,9 @@ from pathlib import Path
 
 from iql_ray import checkpoint, config, run_folder
 from iql_ray.algorithm.agent import IQLAgent
+from iql_ray.algorithm.critics import check_objectives
 from iql_ray.data.prepared import Manifest, read_manifest
+from iql_ray.data.selection import check_enough_rows, count_selected
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed.train_config import TrainConfig
 from iql_ray.envs.catalog import check_spaces, environment_spaces
@@ -45,15 +47,9 @@ def check(asked: TrainConfig) -> CheckedRun:
     # Absolute, for other processes and later commands have other working directories.
     asked = replace(asked, dataset=os.path.abspath(asked.dataset), storage=os.path.abspath(asked.storage), resume=None)
     manifest = read_manifest(asked.dataset)
-    if manifest.spaces.is_discrete:
-        raise ValueError(
-            f"dataset {asked.dataset} has {manifest.spaces.num_actions} discrete actions; training needs box actions"
-        )
-    if manifest.num_rows < asked.num_learners:
-        raise ValueError(
-            f"dataset {asked.dataset} has {manifest.num_rows} rows for {asked.num_learners} learners; every learner "
-            "needs one at least: lower --num-learners"
-        )
+    check_objectives(asked.population, manifest.spaces)
+    num_rows, _ = count_selected(asked.dataset, manifest, asked.selection)
+    check_enough_rows(asked.dataset, manifest, asked.selection, num_rows, asked.num_learners)
     if asked.env is not None:
         check_spaces(asked.env, environment_spaces(asked.env), manifest.spaces, f"dataset {asked.dataset}")
     resumed_device = _check_resumable(asked, resumed_folder, manifest) if resumed_folder else None
@@ -98,5 +94,5 @@ def _check_resumable(asked: TrainConfig, folder: Path, manifest: Manifest) -> st
     if saved is None:
         return None
     checkpoint.check_belongs(saved, folder, manifest.digest, asked.num_learners, config.to_dict(asked))
-    IQLAgent(asked.agent, manifest.spaces, seed=asked.seed).check_fits(saved.tensors)
+    IQLAgent(asked.agent, manifest.spaces, population=asked.population).check_fits(saved.tensors)
     return saved.device

@@ -21,7 +21,7 @@ from torch import Tensor
 from iql_ray import checkpoint
 from iql_ray import config as config_io
 from iql_ray.algorithm.agent import AverageGradients, IQLAgent
-from iql_ray.algorithm.networks import LOG_STD_MAX, LOG_STD_MIN
+from iql_ray.algorithm.action_kinds import LOG_STD_MAX, LOG_STD_MIN
 from iql_ray.data.packed import RowLayout, UniformSampler
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed import collective
@@ -90,14 +90,15 @@ class Learner:
         self.agent = IQLAgent(
             config.agent,
             plan.spaces,
-            seed=config.seed,
+            population=config.population,
             num_updates=config.num_updates,
             rank=rank,
             device=rows.device,
             average_gradients=average_gradients,
         )
         batch_size = config.batch_size // config.num_learners
-        self.sampler = UniformSampler(rows, RowLayout.of(plan.spaces), batch_size, (config.seed,), rank)
+        layout = RowLayout.of(plan.spaces, config.selection.with_next_actions)
+        self.sampler = UniformSampler(rows, layout, batch_size, config.population.seeds, rank)
 
     def random_states(self) -> dict[str, Tensor]:
         return {**self.agent.random_states(), **self.sampler.random_states()}
@@ -116,20 +117,21 @@ class Learner:
         self.sampler.load(own)
 
     def policy(self) -> Policy:
-        """The policy as its users hold it, from raw observations to the environment's actions."""
+        """The first member's policy as its users hold it, from raw observations to the environment's actions."""
         return export_policy(self.agent.policy_weights(), self.plan.spaces, self.plan.transforms)
 
 
 def export_policy(weights: dict[str, Tensor], spaces: Spaces, transforms: Transforms) -> Policy:
     """A member's policy network (`IQLAgent.policy_weights`) with the transforms around it."""
-    num_hidden_layers = sum(name.startswith("hidden.") and name.endswith(".weight") for name in weights)
     description = PolicyDescription(
+        kind="categorical" if spaces.is_discrete else "gaussian",
         observation_dim=spaces.observation_dim,
-        num_hidden_layers=num_hidden_layers,
+        num_hidden_layers=sum(name.startswith("hidden.") and name.endswith(".weight") for name in weights),
         action_low=spaces.action_low,
         action_high=spaces.action_high,
-        log_std_min=LOG_STD_MIN,
-        log_std_max=LOG_STD_MAX,
+        log_std_min=None if spaces.is_discrete else LOG_STD_MIN,
+        log_std_max=None if spaces.is_discrete else LOG_STD_MAX,
+        num_actions=spaces.num_actions,
         observation_mean=transforms.observation_mean,
         observation_std=transforms.observation_std,
     )

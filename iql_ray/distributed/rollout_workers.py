@@ -153,7 +153,7 @@ class RolloutWorkers:
             policy: sent once, through the object store.
             num_episodes: how many.
             seed: of the evaluation; every episode has a seed of its own from it.
-            temperature: scales the policy's noise; 0 acts at the mean.
+            temperature: of `Policy.act`; 0 acts without noise.
 
         Returns:
             One result per episode, in episode order.

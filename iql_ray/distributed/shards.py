@@ -17,9 +17,10 @@ import ray.data
 from ray import ObjectRef
 from ray.data import DataContext
 
-from iql_ray.data.packing import pack
+from iql_ray.data.packing import column_values, pack
 from iql_ray.data.prepared import Manifest, shard_paths
 from iql_ray.data.schema import fixed_size_lists
+from iql_ray.data.selection import ALL_ROWS, RowSelection, SelectedRows, check_enough_rows, select_rows
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed.ordered_data import ordered_context
 
@@ -29,23 +30,42 @@ if TYPE_CHECKING:
 ROW = "row"
 
 
-def packed_shards(dataset: Path, manifest: Manifest, transforms: Transforms, num_shards: int) -> list[ObjectRef]:
-    """One (rows, width) float32 matrix per shard: equal consecutive parts of the dataset, one row more at most.
+def packed_shards(
+    dataset: Path, manifest: Manifest, transforms: Transforms, num_shards: int, selection: RowSelection = ALL_ROWS
+) -> list[ObjectRef]:
+    """One (rows, width) float32 matrix per shard: equal consecutive parts of the selected rows, one more at most.
 
     The dataset was shuffled when it was prepared, so consecutive rows are a random sample. Rows keep their order,
-    whatever the cluster: with the same configuration a resumed run sees the same rows at the same places.
+    whatever the cluster: with the same configuration a resumed run sees the same rows at the same places. With next
+    actions, the layout of a row has them too.
+
+    Raises:
+        ValueError: the selection leaves fewer rows than there are shards.
     """
+    num_rows, selected = _selected(dataset, manifest, selection)
+    check_enough_rows(dataset, manifest, selection, num_rows, num_shards)
+    chosen = None if selected is None else ray.put(selected)  # once for all tasks, and here no longer
+    del selected
 
     def pack_rows(table: pa.Table) -> pa.Table:
-        return pa.table({ROW: fixed_size_lists(pack(table, transforms))})
+        kept, next_actions = (table, None) if chosen is None else ray.get(chosen).choose(table)
+        return pa.table({ROW: fixed_size_lists(pack(kept, transforms, next_actions))})
 
     with DataContext.current(ordered_context()):
         paths = [str(path) for path in shard_paths(dataset)]
         rows = ray.data.read_parquet(paths).map_batches(pack_rows, batch_format="pyarrow").materialize()
-        parts = rows.split_at_indices(_bounds(manifest.num_rows, num_shards)) if num_shards > 1 else [rows]
+        parts = rows.split_at_indices(_bounds(num_rows, num_shards)) if num_shards > 1 else [rows]
         shards = [_stack.remote(*part.to_arrow_refs()) for part in parts]
         ray.wait(shards, num_returns=len(shards), fetch_local=False)  # before the tables' references go
     return shards
+
+
+def _selected(dataset: Path, manifest: Manifest, selection: RowSelection) -> tuple[int, SelectedRows | None]:
+    """How many rows are left, and which; None where all are."""
+    if selection == ALL_ROWS:
+        return manifest.num_rows, None
+    selected = select_rows(dataset, manifest, selection)
+    return selected.num_rows, selected
 
 
 def _bounds(num_rows: int, num_shards: int) -> list[int]:
@@ -55,12 +75,7 @@ def _bounds(num_rows: int, num_shards: int) -> list[int]:
 @ray.remote
 def _stack(*tables: pa.Table) -> np.ndarray:
     """Blocks of packed rows as one matrix."""
-    return np.concatenate([_rows_of(table) for table in tables if table.num_rows])
-
-
-def _rows_of(table: pa.Table) -> np.ndarray:
-    column = table.column(ROW).combine_chunks()
-    return column.flatten().to_numpy().reshape(len(column), -1)
+    return np.concatenate([column_values(table, ROW) for table in tables if table.num_rows])
 
 
 def resident_rows(shard: ObjectRef, device: torch.device) -> torch.Tensor:

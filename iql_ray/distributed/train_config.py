@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from iql_ray.algorithm.iql_config import IQLConfig
+from iql_ray.algorithm.iql_config import CriticObjective, IQLConfig, Population
+from iql_ray.data.selection import RowSelection
 from iql_ray.data.transforms import TransformConfig
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -22,13 +23,25 @@ class TrainConfig:
     env: str | None = None
     """Gymnasium id to evaluate in; without one the run trains from data alone."""
     recipe: str | None = None
-    """Named configuration under the other flags: locomotion, antmaze, kitchen_adroit."""
+    """Named configuration under the other flags: locomotion, antmaze, kitchen_adroit, umaze, bc,
+    percent_bc."""
     agent: Annotated[IQLConfig, tyro.conf.arg(name="")] = field(default_factory=IQLConfig)
     """Hyperparameters of IQL."""
     transforms: Annotated[TransformConfig, tyro.conf.arg(name="")] = field(default_factory=TransformConfig)
     """Of rewards and observations."""
+    top_episode_share: float = 1.0
+    """Share of the episodes in (0, 1] to learn from, those of the highest return."""
     seed: int = 0
     """Run seed: initial weights, minibatches, dropout and evaluation episodes follow from it."""
+    seeds: tuple[int, ...] = ()
+    """Several seeds side by side in one run; empty: seed alone. With expectiles and inverse_temperatures they make a
+    grid of members that share minibatches and critics; a grid is trained without env and evaluated afterwards."""
+    expectiles: tuple[float, ...] = ()
+    """Several expectiles side by side; empty: expectile alone."""
+    critics: tuple[CriticObjective, ...] = ()
+    """What the critic of each of the expectiles learns; empty: as critic says."""
+    inverse_temperatures: tuple[float, ...] = ()
+    """Several inverse temperatures side by side, on shared critics; empty: inverse_temperature alone."""
     num_updates: int = 1_000_000
     """Updates of the whole run; the policy's cosine schedule has this length."""
     batch_size: int = 256
@@ -83,3 +96,33 @@ class TrainConfig:
             )
         if not self.dataset and not self.resume:
             raise ValueError("--dataset is required: the folder that `iql-ray prepare --out` made")
+        self._check_grid()
+
+    @property
+    def population(self) -> Population:
+        """The members that the run trains; one, unless several seeds, expectiles or inverse temperatures are given."""
+        expectiles = self.expectiles or (self.agent.expectile,)
+        return Population(
+            seeds=self.seeds or (self.seed,),
+            expectiles=expectiles,
+            critics=self.critics or (self.agent.critic,) * len(expectiles),
+            inverse_temperatures=self.inverse_temperatures or (self.agent.inverse_temperature,),
+        )
+
+    @property
+    def selection(self) -> RowSelection:
+        """The rows that the run learns from."""
+        return RowSelection(
+            top_episode_share=self.top_episode_share, with_next_actions=self.population.needs_next_actions
+        )
+
+    def _check_grid(self) -> None:
+        """Refuse rows or members that there cannot be, and what a grid of members does not do."""
+        num_members = self.population.num_policies
+        assert self.selection
+        for name in ("env", "register_as"):
+            if num_members > 1 and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)} with {num_members} members: a grid is trained from data alone; "
+                    "leave it out, and evaluate its members afterwards: iql-ray evaluate --run RUN --member K"
+                )

@@ -61,7 +61,9 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
     monitor = start_monitor()
     with _ended(monitor):
         opened = monitor.open.remote(setup)  # takes seconds; the data is packed meanwhile
-        shards = packed_shards(Path(run.config.dataset), run.manifest, run.transforms, run.config.num_learners)
+        shards = packed_shards(
+            Path(run.config.dataset), run.manifest, run.transforms, run.config.num_learners, run.config.selection
+        )
         run_id, folder = ray.get(opened)
         with _watched(monitor, show):
             _fit(run, folder, device, shards, monitor)
@@ -69,7 +71,8 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
             checkpoint.prune(folder, run.config.num_checkpoints_to_keep)
             model = _model(run, folder)
             ended: dict[str, Any] = ray.get(monitor.end.remote("FINISHED", model))
-    evaluation = run_folder.read_evaluations(folder).get(model.update_count, {})
+    model_update = model.update_count if model else None
+    evaluation = run_folder.read_evaluations(folder).get(model_update, {}) if model_update is not None else {}
     return {
         "run_id": run_id,
         "run_folder": str(folder),
@@ -77,7 +80,7 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
         "dataset_digest": run.manifest.digest,
         "data_return_mean": run.manifest.episode_returns.mean,
         **ended,
-        "model_update": model.update_count,
+        "model_update": model_update,
         **{name: value for name, value in evaluation.items() if name != "num_updates"},
     }
 
@@ -138,8 +141,11 @@ def _fit(run: CheckedRun, folder: Path, device: str, shards: list[ray.ObjectRef]
     trainer.fit()
 
 
-def _model(run: CheckedRun, folder: Path) -> PolicyModel:
-    """The policy that the run hands on: the best by evaluation, the last where nothing was evaluated."""
+def _model(run: CheckedRun, folder: Path) -> PolicyModel | None:
+    """The policy that the run hands on: the best by evaluation, the last where nothing was evaluated; a grid of
+    members has none before they are evaluated."""
+    if run.config.population.num_policies > 1:
+        return None
     which = "last" if run_folder.best_update(folder) is None else "best"
     policy_folder = checkpoint.policy_folder(folder, which)
     return PolicyModel(

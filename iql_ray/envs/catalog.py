@@ -29,6 +29,9 @@ OPTIONAL_PACKAGES = {
 }
 """Environments that register themselves when their package is imported: prefixes of ids -> (module, installation)."""
 
+OWN_NAMESPACE = "iql_ray/"
+"""Ids that begin so are ours, registered by `umaze.py`."""
+
 REFERENCE_NAMES = {
     "HalfCheetah": "halfcheetah",
     "Hopper": "hopper",
@@ -54,8 +57,9 @@ def make_env(environment_id: str, **kwargs: Any) -> gymnasium.Env:
     """Make an environment by name.
 
     Args:
-        environment_id: an id that gymnasium knows (`Hopper-v5`), `module:id` where importing the module registers the
-            id, or `module:EntryPoint` where the module holds a class or function that makes the environment.
+        environment_id: an id of gymnasium's (`Hopper-v5`) or ours (`iql_ray/UMaze-v0`), `module:id` where importing
+            the module registers the id, or `module:EntryPoint` where the module holds a class or function that makes
+            the environment.
         kwargs: passed to the environment.
 
     Raises:
@@ -94,7 +98,9 @@ def _checked(environment: Any, environment_id: str) -> gymnasium.Env:
 
 
 def _register_optional_package(environment_id: str) -> None:
-    """Import the package that registers this id, if there is one and nobody has imported it."""
+    """Import the module that registers this id, if there is one and nobody has imported it."""
+    if environment_id.startswith(OWN_NAMESPACE):
+        importlib.import_module("iql_ray.envs.umaze")
     for prefixes, (module_name, installation) in OPTIONAL_PACKAGES.items():
         if environment_id in gymnasium.registry or not environment_id.startswith(prefixes):
             continue

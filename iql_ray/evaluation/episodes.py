@@ -55,7 +55,7 @@ def run_group(
         policy: acts on raw observations, (GROUP_WIDTH, observation_dim).
         environments: at least as many as seeds; each is reset with its episode's seed, so they can be used again.
         seeds: at most GROUP_WIDTH.
-        temperature: scales the policy's noise, drawn per episode from a generator of its own; 0 acts at the mean.
+        temperature: of `Policy.act`; 0 acts without noise. Above, every episode draws from a generator of its own.
 
     Raises:
         EpisodeError: an environment raised, gave a value that is not finite, or did not end.
@@ -76,9 +76,13 @@ def run_group(
 
 def policy_spaces(policy: Policy) -> Spaces:
     """The spaces that the policy was trained in."""
-    low, high = policy.description.action_low, policy.description.action_high
+    description = policy.description
     return Spaces(
-        observation_dim=policy.description.observation_dim, action_dim=len(low), action_low=low, action_high=high
+        observation_dim=description.observation_dim,
+        action_dim=1 if description.kind == "categorical" else len(description.action_low),
+        action_low=description.action_low,
+        action_high=description.action_high,
+        num_actions=description.num_actions,
     )
 
 
@@ -147,7 +151,10 @@ def _with_success(before: bool | None, info: dict[str, Any]) -> bool | None:
 
 
 class _NoisePerEpisode:
-    """A generator per episode, behind the one method of numpy's Generator that `Policy.act` draws with."""
+    """A generator per episode, behind those two methods of numpy's Generator that `Policy.act` draws with.
+
+    Rows beyond the episodes get zeros; a categorical policy asks for one number per row, shape (rows, 1).
+    """
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self._generators = [np.random.default_rng(child_seed(seed, "action noise")) for seed in seeds]
@@ -156,4 +163,10 @@ class _NoisePerEpisode:
         noise = np.zeros(size, dtype)
         for row, generator in enumerate(self._generators):
             noise[row] = generator.standard_normal(size[1:], dtype)
+        return noise
+
+    def random(self, size: tuple[int, ...]) -> Any:
+        noise = np.zeros(size)
+        for row, generator in enumerate(self._generators):
+            noise[row] = generator.random(size[1:])
         return noise

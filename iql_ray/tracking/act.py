@@ -2,7 +2,7 @@
 
     python act.py models:/pendulum/1 Pendulum-v1 --tracking-uri sqlite:////path/to/runs/mlflow.db
 
-Prints one JSON line: the return of one episode at the policy's mean action.
+Prints one JSON line: the return of one episode at the policy's mean, or most likely, action.
 """
 
 from __future__ import annotations

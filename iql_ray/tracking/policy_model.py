@@ -30,20 +30,20 @@ def load_policy_class(path):
 
 
 class PolicyModel(PythonModel):
-    """Raw observations in, actions in the environment's bounds out."""
+    """Raw observations in, actions as the environment takes them out."""
 
     def load_context(self, context):
         folder = Path(context.artifacts["policy"])
         self.policy = load_policy_class(folder / "policy.py").load(folder)
 
     def predict(self, context, model_input: np.ndarray, params=None):
-        """Actions (batch, action_dim) for observations (batch, observation_dim), float32.
+        """Actions for observations (batch, observation_dim): (batch, action_dim), float32, or (batch,), int64 choices.
 
         Args:
             context: unused; MLflow's convention.
             model_input: observations.
-            params: `deterministic` (default True) acts at the mean; otherwise `temperature` (default 1.0) scales the
-                policy's standard deviation.
+            params: `deterministic` (default True) acts at the mean, or takes the most likely action; otherwise
+                `temperature` (default 1.0) scales the standard deviation, or samples softmax(logits / temperature).
         """
         params = params or {}
         is_deterministic = params.get("deterministic", True)

@@ -83,14 +83,18 @@ def save_policy_model(
 
 
 def _signature(policy: Policy) -> ModelSignature:
-    """float32 observations (-1, observation_dim) to float32 actions (-1, action_dim), and how to act."""
+    """float32 observations (-1, observation_dim) to float32 actions (-1, action_dim) or int64 choices (-1,)."""
     from mlflow.models import ModelSignature
     from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-    float32 = np.dtype(np.float32)
+    description, float32 = policy.description, np.dtype(np.float32)
+    if description.kind == "categorical":
+        actions = TensorSpec(np.dtype(np.int64), (-1,))
+    else:
+        actions = TensorSpec(float32, (-1, len(description.action_low)))
     return ModelSignature(
-        inputs=Schema([TensorSpec(float32, (-1, policy.description.observation_dim))]),
-        outputs=Schema([TensorSpec(float32, (-1, len(policy.description.action_low)))]),
+        inputs=Schema([TensorSpec(float32, (-1, description.observation_dim))]),
+        outputs=Schema([actions]),
         params=ParamSchema(
             [
                 ParamSpec("deterministic", DataType.boolean, True),

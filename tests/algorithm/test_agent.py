@@ -158,9 +158,12 @@ def test_loading_another_architecture_is_refused_and_changes_nothing(hidden_size
     assert are_equal({name: value.clone() for name, value in agent.tensors().items()}, before)
 
 
-def test_discrete_actions_are_refused():
-    with pytest.raises(ValueError, match="the dataset has 4 discrete ones"):
-        IQLAgent(SMALL, Spaces(observation_dim=3, action_dim=1, num_actions=4))
+def test_a_discrete_policy_has_logits_and_no_log_std():
+    agent = IQLAgent(SMALL, Spaces(observation_dim=3, action_dim=1, num_actions=4))
+    weights = agent.policy_weights()
+    assert weights["logits.weight"].shape == (SMALL.hidden_sizes[-1], 4)
+    assert "log_std" not in weights
+    assert not any(name.endswith("log_std") for name in agent.tensors())
 
 
 def test_policy_weights_act_as_the_network_does():
@@ -200,7 +203,7 @@ class MeanOfTwo:
 
 
 def half(batch: TransitionBatch, rank: int) -> TransitionBatch:
-    return TransitionBatch(**{name: value.chunk(2)[rank] for name, value in vars(batch).items()})
+    return batch.map(lambda tensor: tensor.chunk(2)[rank])
 
 
 def test_two_learners_on_half_batches_equal_one_on_the_whole():

@@ -114,3 +114,16 @@ def test_the_written_gradients_are_autograds():
     ):
         (expected,) = torch.autograd.grad(loss.sum(), variable)
         torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-15)
+
+
+def test_an_asymmetric_critic_loss_at_one_half_is_the_mean_squared_error():
+    action_values, targets = torch.tensor([[[1.0, 4.0]]]), torch.tensor([[2.0, 2.0]])
+    plain, asymmetric = critic_loss(action_values, targets), critic_loss(action_values, targets, 0.5)
+    assert plain[0].item() == asymmetric[0].item() == (1 + 4) / 2
+    assert plain[1].tolist() == asymmetric[1].tolist() == [[[-1.0, 2.0]]]
+
+
+def test_an_asymmetric_critic_loss_weighs_targets_above_by_the_expectile():
+    loss, gradients = critic_loss(torch.tensor([[[1.0, 4.0]]]), torch.tensor([[2.0, 2.0]]), 0.9)
+    assert loss.item() == pytest.approx((2 * 0.9 * 1 + 2 * 0.1 * 4) / 2)
+    assert gradients.flatten().tolist() == pytest.approx([-2 * 0.9 * 1 * 2 / 2, 2 * 0.1 * 2 * 2 / 2])

@@ -5,14 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Normal
 
 from iql_ray.algorithm.networks import (
-    LOG_STD_MAX,
-    LOG_STD_MIN,
     EnsembleMLP,
     FlatParameters,
-    gaussian_log_probability,
     initial_layers,
     stack_members,
 )
@@ -141,27 +137,3 @@ def test_initial_weights_depend_on_seed_and_name_and_on_nothing_else():
     assert torch.equal(first, again)
     assert not torch.equal(first, other_seed)
     assert not torch.equal(first, other_name)
-
-
-def test_the_gaussian_log_probability_is_torchs():
-    means, actions = random_tensor(2, BATCH, 3), random_tensor(2, BATCH, 3, seed=1).tanh()
-    log_stds = random_tensor(2, 3, seed=2)
-    means.requires_grad_()
-    log_stds.requires_grad_()
-    expected = Normal(means.tanh(), log_stds.exp().unsqueeze(1)).log_prob(actions).sum(-1)
-    ours, mean_derivatives, log_std_derivatives = gaussian_log_probability(means, log_stds, actions)
-    assert ours.shape == (2, BATCH)
-    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
-    by_mean, by_log_std = torch.autograd.grad(expected.sum(), (means, log_stds))
-    torch.testing.assert_close(mean_derivatives, by_mean, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(log_std_derivatives.sum(1), by_log_std, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize(("log_std", "clipped"), [(-9.0, LOG_STD_MIN), (6.0, LOG_STD_MAX)])
-def test_the_log_std_is_clipped_and_is_not_pushed_further(log_std: float, clipped: float):
-    means, actions = torch.zeros(1, 1, 1), torch.full((1, 1, 1), 0.01)
-    outside, at_bound = (
-        gaussian_log_probability(means, torch.tensor([[each]]), actions) for each in (log_std, clipped)
-    )
-    assert torch.equal(outside[0], at_bound[0])
-    assert outside[2].item() == 0.0

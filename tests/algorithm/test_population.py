@@ -16,6 +16,7 @@ from tests.algorithm.plain_iql import SPACES, random_batch
 GRID = Population(seeds=(0, 7), expectiles=(0.6, 0.9), inverse_temperatures=(0.0, 1.0, 5.0))
 SMALL = IQLConfig(hidden_sizes=(8, 8), learning_rate=1e-2, target_update_rate=0.1)
 NUM_UPDATES = 6
+FIELDS = ("observations", "actions", "rewards", "next_observations", "terminations")
 
 
 def trained(config: IQLConfig, batches: list[TransitionBatch], seed: int = 0, population: Population | None = None):
@@ -36,7 +37,7 @@ def own_batches(seed_index: int) -> list[TransitionBatch]:
 def stacked_batches() -> list[TransitionBatch]:
     """One batch per seed, along a leading axis."""
     return [
-        TransitionBatch(**{name: torch.stack([getattr(each, name) for each in pair]) for name in vars(pair[0])})
+        TransitionBatch(**{name: torch.stack([getattr(each, name) for each in pair]) for name in FIELDS})
         for pair in zip(own_batches(0), own_batches(1), strict=True)
     ]
 

@@ -20,6 +20,7 @@ from iql_ray.policy import ACTION_LIMIT
 from tests.data.examples import example, prepare_here, write_npz
 
 LAYOUT = RowLayout(observation_dim=1, action_dim=1)
+SPACES = Spaces(observation_dim=2, action_dim=1, action_low=(-1.0,), action_high=(1.0,))
 RAW = Transforms(action_low=(-1.0,), action_high=(1.0,))
 
 
@@ -81,9 +82,31 @@ def test_packing_applies_the_transforms(table: pa.Table):
 
 def test_packed_rows_are_float32_of_the_layouts_width(table: pa.Table):
     packed = pack(table, RAW)
-    layout = RowLayout.of(Spaces(observation_dim=2, action_dim=1, action_low=(-1.0,), action_high=(1.0,)))
+    layout = RowLayout.of(SPACES)
     assert (packed.shape, packed.dtype) == ((5, layout.width), np.float32)
     assert layout.width == 7
+
+
+def test_next_actions_come_last_where_the_layout_has_them(table: pa.Table):
+    """Each row is given ten times its number as next action; row 2 terminates, so its is not kept."""
+    layout = RowLayout.of(SPACES, has_next_actions=True)
+    packed = pack(table, Transforms(), 10 * np.arange(5, dtype=np.float32)[:, None])
+    batch = layout.split(torch.from_numpy(packed))
+    assert batch.next_actions is not None
+    assert batch.next_actions.tolist() == [[0], [10], [0], [30], [40]]
+    assert np.array_equal(packed[:, :-1], pack(table, Transforms()))
+    assert packed.shape == (5, layout.width)
+    assert batch.terminations.tolist() == [0, 0, 1, 0, 0]
+    assert np.array_equal(batch.next_observations.numpy(), example()["next_observations"])
+
+
+def test_without_them_a_batch_has_no_next_actions():
+    assert LAYOUT.split(numbered_rows(3)).next_actions is None
+
+
+def test_no_rows_pack_into_no_rows(table: pa.Table):
+    """A block of which a selection keeps nothing."""
+    assert pack(table.slice(0, 0), RAW).shape == (0, 7)
 
 
 def test_splitting_copies_nothing():

@@ -8,10 +8,17 @@ import pytest
 
 from iql_ray.envs.catalog import make_env
 from iql_ray.evaluation import episodes
-from iql_ray.evaluation.episodes import GROUP_WIDTH, EpisodeError, check_policy, run_group, split_into_groups
-from iql_ray.experience import EpisodeResult
+from iql_ray.evaluation.episodes import (
+    GROUP_WIDTH,
+    EpisodeError,
+    check_policy,
+    policy_spaces,
+    run_group,
+    split_into_groups,
+)
+from iql_ray.experience import EpisodeResult, Spaces
 from iql_ray.policy import Policy
-from tests.evaluation.toys import ChaoticEnv, CountingEnv, UnluckyEnv, random_policy, zero_policy
+from tests.evaluation.toys import ChaoticEnv, CountingEnv, UnluckyEnv, balancing_policy, random_policy, zero_policy
 
 
 def run_all(policy: Policy, environments: list[gymnasium.Env], num_episodes: int, seed: int) -> list[EpisodeResult]:
@@ -133,6 +140,36 @@ def test_pendulum_under_a_zero_policy_equals_a_loop_written_by_hand():
     assert result == EpisodeResult(seed=11, episode_return=sum(rewards), length=200)
 
 
+def cart_poles(number: int) -> list[gymnasium.Env]:
+    return [make_env("CartPole-v1") for _ in range(number)]
+
+
+def test_a_categorical_policy_made_by_hand_balances_the_pole_to_the_end():
+    results = run_group(balancing_policy(), cart_poles(8), tuple(range(8)))
+    assert [result.episode_return for result in results] == [500.0] * 8
+
+
+def test_pushing_the_other_way_the_pole_falls_at_once():
+    results = run_group(balancing_policy(push=-100.0), cart_poles(2), (1, 2))
+    assert max(result.length for result in results) < 15
+
+
+def test_sampled_choices_are_reproducible_in_new_and_used_environments():
+    policy, environments, seeds = balancing_policy(push=5.0), cart_poles(4), (1, 2, 3, 4)
+    first = run_group(policy, environments, seeds, temperature=1.0)
+    assert run_group(policy, environments, seeds, temperature=1.0) == first
+    assert run_group(policy, cart_poles(4), seeds, temperature=1.0) == first
+    assert run_group(policy, environments, seeds, temperature=2.0) != first
+    assert run_group(policy, environments, seeds) != first
+
+
+def test_sampled_choices_belong_to_the_episode_and_not_to_its_group():
+    policy, environments = balancing_policy(push=5.0), cart_poles(3)
+    together = run_group(policy, environments, (4, 5, 6), temperature=1.0)
+    assert run_group(policy, environments, (6,), temperature=1.0) == together[2:]
+    assert len({result.length for result in together}) == 3
+
+
 @pytest.mark.parametrize("reward", [np.nan, np.inf])
 def test_a_reward_that_is_not_finite_names_environment_seed_and_step(reward):
     environment = CountingEnv(bad_step=2, bad_reward=reward)
@@ -172,3 +209,12 @@ def test_a_policy_of_another_environment_is_refused():
         check_policy(zero_policy(11, 1, bound=2.0), "Pendulum-v1")
     with pytest.raises(ValueError, match="upper action bounds"):
         check_policy(zero_policy(3, 1, bound=1.0), "Pendulum-v1")
+
+
+def test_a_categorical_policy_fits_an_environment_of_as_many_choices():
+    assert policy_spaces(balancing_policy()) == Spaces(observation_dim=4, action_dim=1, num_actions=2)
+    check_policy(balancing_policy(), "CartPole-v1")
+    with pytest.raises(ValueError, match="number of actions: 3 in the environment, 2 in the policy"):
+        check_policy(balancing_policy(), "Acrobot-v1")
+    with pytest.raises(ValueError, match="actions: continuous in the environment, discrete in the policy"):
+        check_policy(balancing_policy(), "Pendulum-v1")

@@ -97,6 +97,21 @@ def zero_policy(observation_dim: int = 2, action_dim: int = 1, bound: float = 1.
     return Policy({name: np.zeros_like(value) for name, value in policy.weights.items()}, policy.description)
 
 
+def balancing_policy(push: float = 100.0) -> Policy:
+    """CartPole by hand: push (1 is right) to where the pole falls, and a little against the way the cart drifts.
+
+    Observed are the cart's position and velocity, the pole's angle and angular velocity. `push` is the logit per
+    radian: the larger, the closer is a sampled action to the most likely one.
+    """
+    leaning = np.array([0.05, 0.1, 1.0, 0.5], np.float32)
+    weights = {
+        "logits.weight": push * np.stack([-leaning / 2, leaning / 2], axis=1),
+        "logits.bias": np.zeros(2, np.float32),
+    }
+    description = PolicyDescription(kind="categorical", observation_dim=4, num_hidden_layers=0, num_actions=2)
+    return Policy(weights, description)
+
+
 def _description(observation_dim: int, action_dim: int, bound: float) -> PolicyDescription:
     return PolicyDescription(
         observation_dim=observation_dim,

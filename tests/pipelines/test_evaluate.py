@@ -15,7 +15,7 @@ from iql_ray.evaluation.statistics import summarize
 from iql_ray.policy import Policy
 from pipelines import evaluate
 from pipelines.evaluate import EvaluateConfig
-from tests.evaluation.toys import zero_policy
+from tests.evaluation.toys import balancing_policy, zero_policy
 
 
 @pytest.fixture
@@ -24,6 +24,15 @@ def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
     zero_policy(3, 1, bound=2.0).save(folder)
+    return folder
+
+
+@pytest.fixture
+def choosing_model(tmp_path: Path) -> Path:
+    """A folder with a policy that balances CartPole's pole, less well where it is sampled."""
+    folder = tmp_path / "choosing"
+    folder.mkdir()
+    balancing_policy(push=5.0).save(folder)
     return folder
 
 
@@ -49,11 +58,11 @@ def storage(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def by_hand(num_episodes: int, seed: int) -> dict:
-    policy: Policy = zero_policy(3, 1, bound=2.0)
+def by_hand(policy: Policy, environment_id: str, num_episodes: int, seed: int, temperature: float = 0.0) -> dict:
     groups = split_into_groups(num_episodes, seed)
-    environments = [make_env("Pendulum-v1") for _ in range(8)]
-    return summarize([result for seeds in groups for result in run_group(policy, environments, seeds)], "Pendulum-v1")
+    environments = [make_env(environment_id) for _ in range(8)]
+    results = [result for seeds in groups for result in run_group(policy, environments, seeds, temperature)]
+    return summarize(results, environment_id)
 
 
 @pytest.mark.ray
@@ -61,7 +70,7 @@ def test_a_models_last_line_is_the_statistics_of_its_episodes(ray_session, model
     arguments = ["--model", str(model), "--env", "Pendulum-v1", "--num-episodes", "10", "--seed", "3"]
     assert evaluate.main(arguments) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    statistics = by_hand(10, seed=3)
+    statistics = by_hand(zero_policy(3, 1, bound=2.0), "Pendulum-v1", 10, seed=3)
     for name, value in statistics.items():
         assert result.pop(name) == pytest.approx(value), name
     assert result == {
@@ -71,6 +80,15 @@ def test_a_models_last_line_is_the_statistics_of_its_episodes(ray_session, model
         "seed": 3,
         "temperature": 0.0,
     }
+
+
+@pytest.mark.ray
+def test_a_model_of_choices_is_sampled_at_a_temperature(ray_session, choosing_model):
+    config = EvaluateConfig(model=str(choosing_model), env="CartPole-v1", num_episodes=10, seed=3, temperature=1.0)
+    result = evaluate.evaluate(config)
+    expected = by_hand(balancing_policy(push=5.0), "CartPole-v1", 10, seed=3, temperature=1.0)
+    assert result["return_mean"] == expected["return_mean"] < 500
+    assert result["temperature"] == 1.0
 
 
 @pytest.mark.ray
@@ -96,6 +114,7 @@ def test_a_runs_checkpoint_is_found_and_acts_in_the_runs_environment(ray_session
         (["--model", "MODEL"], "name one with --env"),
         (["--model", "MODEL", "--env", "Pendulumm-v1"], "'Pendulumm-v1' is unknown"),
         (["--model", "MODEL", "--env", "Hopper-v5"], "does not fit the policy: observation dimensions: 11"),
+        (["--model", "MODEL", "--env", "Acrobot-v1"], "actions: discrete in the environment, continuous in the policy"),
         (["--run", "r1", "--checkpoint", "15"], r"has no checkpoint '15'; it has [10, 20]"),
     ],
 )
