@@ -7,8 +7,6 @@ Needs jax and optax, which the project does not. One thread; sampling included. 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
 import time
@@ -92,20 +90,22 @@ def random_columns() -> tuple[np.ndarray, ...]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-updates", type=int, default=300)
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
+    """Say "ready" once it is compiled; then, for every number of updates read from stdin, print updates per second."""
     state, columns, generator = initial_state(), random_columns(), np.random.default_rng(1)
-    rates = []
-    for _ in range(arguments.repeats + 1):  # the first one compiles
+
+    def run(num_updates: int) -> float:
+        nonlocal state
         started = time.perf_counter()
-        for _ in range(arguments.num_updates):
+        for _ in range(num_updates):
             indices = generator.integers(NUM_ROWS, size=BATCH_SIZE)
             state = update(state, tuple(column[indices] for column in columns))
         jax.block_until_ready(state)
-        rates.append(arguments.num_updates / (time.perf_counter() - started))
-    print(json.dumps({"updates_per_second": rates[1:]}))
+        return num_updates / (time.perf_counter() - started)
+
+    run(50)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(run(int(line)), flush=True)
     return 0
 
 

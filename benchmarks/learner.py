@@ -5,7 +5,8 @@
 17 observations, 6 actions, two hidden layers of 256, batch 256, sampling included. Ours, the matrix products alone
 (the limit: what an update multiplies, at the rate that 256 x 256 products reach in this run), a population of four
 inverse temperatures, and, where an interpreter with jax and optax is at hand, the authors' update in JAX
-(`_jax_peer.py`), all in turn. The last line is JSON.
+(`_jax_peer.py`), all in turn, in many short rounds: a machine that others share changes its speed by the second, so
+ratios are medians over rounds. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -78,32 +79,62 @@ def product_rate(num_calls: int = 500) -> float:
     return 2 * 256**3 * rate(lambda: torch.mm(left, right, out=out), num_calls)
 
 
-def jax_rate(python: str, num_updates: int) -> float:
-    """Updates a second of the peer, in a process of its own."""
-    command = [python, str(JAX_PEER), "--num-updates", str(num_updates), "--repeats", "1"]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(finished.stdout.splitlines()[-1])["updates_per_second"][0]
+class JaxPeer:
+    """The peer in a process of its own, on the same core, which waits while others are timed."""
+
+    def __init__(self, python: str) -> None:
+        self._process = subprocess.Popen(
+            [python, str(JAX_PEER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        assert self._read() == "ready"
+
+    def rate(self, num_updates: int) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{num_updates}\n")
+        return float(self._read())
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        if not line:
+            raise RuntimeError(f"the peer stopped with exit code {self._process.wait()}; its message stands above")
+        return line
 
 
-def measure(repeats: int, num_updates: int, peer_python: str | None) -> dict[str, list[float]]:
+def measure(num_rounds: int, num_updates: int, peer_python: str | None) -> dict[str, list[float]]:
     """Rates by name, one of each a round."""
     temperatures = Population(seeds=(0,), expectiles=(0.7,), inverse_temperatures=(0.5, 1.0, 3.0, 10.0))
     single, four = updater(), updater(temperatures)
-    rates: dict[str, list[float]] = {"ours": [], "ours, 4 inverse temperatures": [], "limit": []}
-    for _ in range(repeats):
-        rate(single, 20)
-        rates["ours"].append(rate(single, num_updates))
-        rates["ours, 4 inverse temperatures"].append(rate(four, num_updates // 2))
-        rates["limit"].append(product_rate() / flops_per_update())
-        if peer_python:
-            rates.setdefault("JAX", []).append(jax_rate(peer_python, num_updates))
-    return rates
+    timed: dict[str, Callable[[], float]] = {
+        "ours": lambda: rate(single, num_updates),
+        "ours, 4 inverse temperatures": lambda: rate(four, num_updates // 2),
+        "limit": lambda: product_rate(5 * num_updates) / flops_per_update(),
+    }
+    peer = JaxPeer(peer_python) if peer_python else None
+    if peer:
+        timed["JAX"] = lambda: peer.rate(num_updates)
+    for each in timed.values():
+        each()
+    rounds = [{name: each() for name, each in timed.items()} for _ in range(num_rounds)]
+    if peer:
+        peer.close()
+    return {name: [each[name] for each in rounds] for name in timed}
+
+
+def ratio(rates: dict[str, list[float]], name: str, other: str) -> float | None:
+    """The median over rounds of one rate over another of the same round."""
+    if other not in rates:
+        return None
+    return statistics.median(one / two for one, two in zip(rates[name], rates[other], strict=True))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--num-updates", type=int, default=300)
+    parser.add_argument("--num-rounds", type=int, default=40)
+    parser.add_argument("--num-updates", type=int, default=40, help="updates a round")
     parser.add_argument("--peer-python", help="an interpreter that has jax and optax")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -111,21 +142,20 @@ def main() -> int:
     torch.set_flush_denormal(True)
     gc.collect()
     gc.freeze()  # as a learner does
-    rates = measure(arguments.repeats, arguments.num_updates, arguments.peer_python)
-    medians = {name: statistics.median(values) for name, values in rates.items()}
+    rates = measure(arguments.num_rounds, arguments.num_updates, arguments.peer_python)
     print(f"{'one thread':32} {'updates/s':>10} {'lowest':>8} {'highest':>8} {'of limit':>9} {'of JAX':>7}")
     for name, values in rates.items():
-        of_jax = f"{medians[name] / medians['JAX']:7.2f}" if "JAX" in medians else f"{'-':>7}"
+        of_limit, of_jax = ratio(rates, name, "limit"), ratio(rates, name, "JAX")
         print(
-            f"{name:32} {medians[name]:10.1f} {min(values):8.1f} {max(values):8.1f} "
-            f"{medians[name] / medians['limit']:9.2f} {of_jax}"
+            f"{name:32} {statistics.median(values):10.1f} {min(values):8.1f} {max(values):8.1f} "
+            f"{of_limit:9.2f} {'-' if of_jax is None else format(of_jax, '.2f'):>7}"
         )
     result = {
         "updates_per_second": rates,
-        "medians": medians,
-        "fraction_of_limit": medians["ours"] / medians["limit"],
-        "of_jax": medians["ours"] / medians["JAX"] if "JAX" in medians else None,
-        "cost_of_4_inverse_temperatures": medians["ours"] / medians["ours, 4 inverse temperatures"],
+        "medians": {name: statistics.median(values) for name, values in rates.items()},
+        "fraction_of_limit": ratio(rates, "ours", "limit"),
+        "of_jax": ratio(rates, "ours", "JAX"),
+        "cost_of_4_inverse_temperatures": ratio(rates, "ours", "ours, 4 inverse temperatures"),
         "flops_per_update": flops_per_update(),
         "torch": torch.__version__,
     }

@@ -29,6 +29,9 @@ class EvaluateConfig:
     """A registered or logged model: models:/NAME/VERSION, models:/NAME@ALIAS, runs:/RUN_ID/policy, or a folder."""
     checkpoint: Literal["last", "best"] | int = "last"
     """Which of the run's checkpoints: the last, the best by evaluation, or the one after N updates."""
+    member: int | None = None
+    """Which member of a run that trained several, the first by default; inverse temperatures vary fastest, seeds
+    slowest."""
     env: str | None = None
     """Environment id; by default the one that the run was trained for."""
     num_episodes: int = 100
@@ -50,6 +53,8 @@ class EvaluateConfig:
             raise ValueError("evaluate needs either --run RUN or --model URI, and not both")
         if self.model is not None and self.checkpoint != "last":
             raise ValueError(f"--checkpoint {self.checkpoint} chooses within a run; a model is one policy: use --run")
+        if self.model is not None and self.member is not None:
+            raise ValueError(f"--member {self.member} chooses within a run; a model is one policy: use --run")
         for name, minimum in (("num_episodes", 1), ("num_workers", 1), ("seed", 0)):
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least {minimum}")
@@ -67,6 +72,8 @@ class Evaluated:
     source: str
     num_updates: int | None = None
     """Updates behind the policy, where that is known."""
+    member: dict[str, Any] | None = None
+    """Seed, expectile, inverse temperature and critic of the member of a run, where one was asked for."""
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -102,7 +109,7 @@ def _load_run(settings: EvaluateConfig) -> Evaluated:
 
     folder = run_folder.find_run(settings.storage, str(settings.run))
     try:
-        policy, num_updates = checkpoint.load_policy(folder, settings.checkpoint)
+        policy, member, num_updates = _policy_of(folder, settings)
     except checkpoint.CorruptCheckpointError as error:
         others = run_folder.checkpoint_updates(folder)
         raise ValueError(f"{error}; choose another with --checkpoint, of {others}") from error
@@ -111,7 +118,21 @@ def _load_run(settings: EvaluateConfig) -> Evaluated:
         environment_id=config.read(folder / run_folder.CONFIG_FILE).get("env"),
         source=str(folder),
         num_updates=num_updates,
+        member=member,
     )
+
+
+def _policy_of(folder: Path, settings: EvaluateConfig) -> tuple[Policy, dict[str, Any] | None, int]:
+    """The policy, the member that it is, and its updates; a member other than the first is made from the agent."""
+    if settings.member is None:
+        from iql_ray import checkpoint
+
+        policy, num_updates = checkpoint.load_policy(folder, settings.checkpoint)
+        return policy, None, num_updates
+    from iql_ray.distributed.members import load_member
+
+    policy, member, num_updates = load_member(folder, settings.checkpoint, settings.member)
+    return policy, member._asdict(), num_updates
 
 
 def _load_model(settings: EvaluateConfig) -> Evaluated:
@@ -128,6 +149,7 @@ def _description(config: EvaluateConfig, evaluated: Evaluated, environment_id: s
     return {
         "policy": evaluated.source,
         "num_updates": evaluated.num_updates,
+        "member": evaluated.member,
         "environment_id": environment_id,
         "seed": config.seed,
         "temperature": config.temperature,

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from iql_ray import checkpoint
 from iql_ray import config as config_io
-from iql_ray.algorithm.agent import AverageGradients, IQLAgent
 from iql_ray.algorithm.action_kinds import LOG_STD_MAX, LOG_STD_MIN
+from iql_ray.algorithm.agent import AverageGradients, IQLAgent
 from iql_ray.data.packed import RowLayout, UniformSampler
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed import collective

@@ -139,7 +139,10 @@ TRAIN = [
     ("--dataset {}/tiny-0 --reward-scale 0", "reward_scale is 0.0"),
     ("--dataset {}/tiny-0 --num-updates 0", "num_updates = 0"),
     ("--dataset {}/tiny-0 --batch-size 9 --num-learners 2", "batch_size 9 is not divisible by num_learners 2"),
-    ("--dataset {}/tiny-0 --num-learners 64 --batch-size 64", "has 40 of its 40 rows left to learn from, for 64 learners"),
+    (
+        "--dataset {}/tiny-0 --num-learners 64 --batch-size 64",
+        "40 of its 40 rows left to learn from, for 64",
+    ),
     ("--dataset {}/tiny-0 --device tpu", "--device"),
     ("--dataset {}/tiny-0 --expectle 0.7", "--expectle"),
     ("--dataset {}/tiny-0 --recipe locomotive", "unknown recipe 'locomotive'"),

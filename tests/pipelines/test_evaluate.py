@@ -76,6 +76,7 @@ def test_a_models_last_line_is_the_statistics_of_its_episodes(ray_session, model
     assert result == {
         "policy": str(model),
         "num_updates": None,
+        "member": None,
         "environment_id": "Pendulum-v1",
         "seed": 3,
         "temperature": 0.0,
@@ -110,6 +111,7 @@ def test_a_runs_checkpoint_is_found_and_acts_in_the_runs_environment(ray_session
         (["--run", "a", "--num-workers", "0"], "num_workers is 0"),
         (["--run", "a", "--temperature", "-1"], "temperature is -1.0"),
         (["--model", "MODEL", "--checkpoint", "best"], "chooses within a run"),
+        (["--model", "MODEL", "--member", "1"], "--member 1 chooses within a run"),
         (["--run", "nothing"], "run 'nothing' not found"),
         (["--model", "MODEL"], "name one with --env"),
         (["--model", "MODEL", "--env", "Pendulumm-v1"], "'Pendulumm-v1' is unknown"),

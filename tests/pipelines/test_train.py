@@ -12,6 +12,7 @@ import pytest
 from iql_ray import config as config_io
 from iql_ray.distributed.train_config import TrainConfig
 from pipelines import command_line, train
+from tests.data.examples import CARTPOLE_COLUMNS, DATA_FILES
 from tests.distributed.examples import ENVIRONMENT, tiny_dataset
 
 TINY = "--hidden-sizes 8 8 --num-updates 40 --batch-size 16 --log-interval-updates 10 --checkpoint-interval-updates 20"
@@ -68,3 +69,43 @@ def assert_what_is_recorded(folder: Path, result: dict) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.params["agent.expectile"] == "0.7"
     assert client.get_model_version("tiny", "1").run_id == result["run_id"]
+
+
+def test_discrete_actions_are_trained_evaluated_and_registered(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from pipelines import evaluate, prepare
+
+    dataset, storage = tmp_path / "cartpole", tmp_path / "runs"
+    source = [
+        "--source",
+        f"parquet:{DATA_FILES / 'cartpole-rllib'}",
+        "--columns",
+        *(f"{ours}={theirs}" for ours, theirs in CARTPOLE_COLUMNS.items()),
+    ]
+    assert prepare.main([*source, "--env", "CartPole-v1", "--out", str(dataset)]) == 0
+    arguments = ["--dataset", str(dataset), "--env", "CartPole-v1", "--storage", str(storage), *TINY.split()]
+    more = ["--eval-interval-updates", "40", "--num-eval-episodes", "4", "--register-as", "balance"]
+    assert train.main([*arguments, *more]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert 8 <= result["return_mean"] <= 500
+    uri = f"sqlite:///{storage}/mlflow.db"
+    model = ["--model", "models:/balance/1", "--tracking-uri", uri, "--storage", str(storage), "--env", "CartPole-v1"]
+    assert evaluate.main([*model, "--num-episodes", "4", "--temperature", "1"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["num_episodes"] == 4
+
+
+def test_a_grid_is_trained_from_data_alone_and_evaluated_by_member(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from pipelines import evaluate
+
+    dataset, storage = tiny_dataset(tmp_path), tmp_path / "runs"
+    grid = "--seeds 1 2 --expectiles 0.5 0.5 --critics sarsa implicit --top-episode-share 0.5"
+    assert train.main(["--dataset", str(dataset), "--storage", str(storage), *TINY.split(), *grid.split()]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["model_uri"] is None
+    member = ["--run", result["run_id"], "--storage", str(storage), "--member", "3", "--env", ENVIRONMENT]
+    assert evaluate.main([*member, "--num-episodes", "2"]) == 0
+    evaluated = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert evaluated["member"] == {"seed": 2, "expectile": 0.5, "inverse_temperature": 3.0, "critic": "implicit"}
