@@ -8,10 +8,11 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 ONE_THREAD := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 NUM_TEST_PROCESSES ?= 2
 
-.PHONY: help demo test check slow bench install clean
+.PHONY: help demo maze test check slow bench install clean
 
 help:
 	@echo "make demo    train, evaluate and register a policy on real logged data (first time: installs into $(VENV))"
+	@echo "make maze    every method of the paper's story on a toy maze, in one picture: minutes on two cores"
 	@echo "make test    the test suite (set-up included)"
 	@echo "make check   ruff and pyright"
 	@echo "make slow    the science tests: minutes of training each"
@@ -20,6 +21,9 @@ help:
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m pipelines.demo
+
+maze: $(INSTALLED)
+	@$(BIN)/python -m pipelines.maze
 
 # Tests without Ray run side by side; those with Ray share one session, because starting it takes seconds.
 test: $(INSTALLED)

@@ -37,12 +37,12 @@ UMAZE = {
         "expectile": 0.95,
         "inverse_temperature": 10.0,
         "discount": 0.9,
-        "hidden_sizes": [64, 64],
-        "learning_rate": 1e-3,
+        "hidden_sizes": [32, 32],
+        "learning_rate": 2e-3,
         "target_update_rate": 0.05,
     },
-    "batch_size": 128,
-    "num_updates": 6000,
+    "batch_size": 64,
+    "num_updates": 4000,
 }
 """The toy maze: a few dozen cells, so that small networks and a fast target do; its discount is the maze's own."""
 

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "prepare": "turn logged data (Minari, D4RL HDF5, npz, Parquet) into a prepared dataset",
+    "inspect": "look at a prepared dataset: what looks wrong, which settings it suggests, a page of pictures",
     "train": "train a policy on a prepared dataset, on one or several learners",
     "evaluate": "run a policy in its environment and report returns with intervals",
     "sync": "send what a run could not log while its tracking server was away",
+    "maze": "the paper's story on a toy maze, every method beside exact solutions, in one picture",
     "demo": "all of it on data that comes along, in minutes",
 }
 MISUSED = 2

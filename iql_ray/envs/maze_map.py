@@ -101,6 +101,9 @@ PAPER = MazeMap(name="paper", size=9, corridor_width=2, start=(0, 0), goal=(0, 8
 STITCHING = replace(PAPER, name="stitching")
 """The same U; what differs is the data: no trajectory goes all the way."""
 
+NARROW = replace(PAPER, name="narrow")
+"""The same U; what differs is the data: nothing but the optimal policy, one action in every cell."""
+
 LUCKY = MazeMap(
     name="lucky",
     size=3,
@@ -128,7 +131,7 @@ waiting for it really is. Single-Q takes the expectile over next states too, cou
 and gives up 40 percent of the return for it.
 """
 
-MAPS = {maze.name: maze for maze in (PAPER, STITCHING, LUCKY)}
+MAPS = {maze.name: maze for maze in (PAPER, STITCHING, NARROW, LUCKY)}
 
 
 def maze_map(name: str, *, size: int | None = None, noise: float | None = None) -> MazeMap:

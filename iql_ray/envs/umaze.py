@@ -25,9 +25,11 @@ from iql_ray.envs.maze_map import (
 ENVIRONMENT_IDS: dict[tuple[str, Observation], str] = {
     ("paper", "one-hot"): "iql_ray/UMaze-v0",
     ("stitching", "one-hot"): "iql_ray/UMazeStitching-v0",
+    ("narrow", "one-hot"): "iql_ray/UMazeNarrow-v0",
     ("lucky", "one-hot"): "iql_ray/UMazeLucky-v0",
     ("paper", "coordinates"): "iql_ray/UMazeCoordinates-v0",
     ("stitching", "coordinates"): "iql_ray/UMazeStitchingCoordinates-v0",
+    ("narrow", "coordinates"): "iql_ray/UMazeNarrowCoordinates-v0",
     ("lucky", "coordinates"): "iql_ray/UMazeLuckyCoordinates-v0",
 }
 """Name of the map and kind of observation to the id; of an id alone, neither has to be said again."""

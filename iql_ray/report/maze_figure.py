@@ -52,7 +52,7 @@ FINDING_POINTS = 12
 MAPS_PER_LINE = 5
 MAP, MAP_PITCH, AFTER_MAPS = 1.16, 1.26, 0.12
 CURVES_LEFT, CURVES_WIDTH, CURVES_HEAD, CURVES_FOOT = 6.78, 1.42, 0.32, 0.34
-LOWEST_CURVES = 2.0
+LOWEST_CURVES = 1.25
 EXPLANATION_CHARACTERS, EXPLANATION_LINE = 150, 0.155
 BARS_LEFT, RETURNS_LEFT, BARS_WIDTH, BARS_HEAD, BARS_FOOT = 3.95, 6.85, 2.1, 0.32, 0.2
 
@@ -176,9 +176,9 @@ def _draw_key(figure: Figure, scale: ScalarMappable) -> None:
 
 
 def _draw_color_bar(figure: Figure, scale: ScalarMappable, middle: float) -> None:
-    left, width = 4.8, 2.2
+    left, width, swatch = 4.4, 2.2, 0.15
     axes = _place(figure, left, middle - 0.075, width, 0.15)
-    bar = figure.colorbar(scale, cax=axes, orientation="horizontal", extend="max", extendfrac=0.12)
+    bar = figure.colorbar(scale, cax=axes, orientation="horizontal")
     bar.outline.set(edgecolor=MUTED, linewidth=0.6)  # pyright: ignore[reportCallIssue]
     low, high = scale.get_clim()
     decades = 10.0 ** np.arange(np.ceil(np.log10(low)), np.log10(high))
@@ -186,8 +186,10 @@ def _draw_color_bar(figure: Figure, scale: ScalarMappable, middle: float) -> Non
     bar.minorticks_off()
     axes.tick_params(labelsize=TEXT_POINTS, labelcolor=INK, length=2, pad=1.5, color=MUTED)
     _write(figure, left - 0.08, middle, "value V", va="center_baseline", ha="right")
+    left += width + 0.2
+    _place(figure, left, middle - swatch / 2, swatch, swatch).set(xticks=[], yticks=[], facecolor=IMPOSSIBLE)
     beside = {"va": "center_baseline", "color": IMPOSSIBLE, "fontweight": "bold"}
-    _write(figure, left + width + 0.06, middle, "more than any policy can earn", **beside)
+    _write(figure, left + swatch + 0.06, middle, "more than any policy can earn", **beside)
 
 
 def _lines(maps: Sequence[ValueMap]) -> Iterator[Sequence[ValueMap]]:

@@ -154,7 +154,14 @@ def _label_at_right(axes: Axes, labels: Sequence[tuple[str, float, str]]) -> Non
             linespacing=1.05,
             fontweight="normal" if color == MUTED else "bold",
             color=color,
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 0},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": color,
+                "linewidth": 0.8,
+                "shrinkA": 1,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),  # to the label's left edge: on the way to its middle it would cross neighbours
+            },
             annotation_clip=False,
         )
 

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.colors import LinearSegmentedColormap, LogNorm, to_rgba
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
@@ -24,15 +24,17 @@ from iql_ray.report.figures import COLORS, INK
 SHADES = ("#FCFAE1", "#DCEFB8", "#9FD8B4", "#56B3C3", "#2C7FB8", "#1F4E96", "#0B1F4D")
 """Light to dark, even without colour: a cell nobody knows a value of is nearly white."""
 IMPOSSIBLE = COLORS[1]
-"""Vermilion, which the shades never come near: a value that no policy has."""
+"""Vermilion, which the shades never come near: a value that no policy has from there."""
 WALL, FRAME = "#E4E4E4", "#9A9A9A"
 LUCKY_MARK = {"marker": "D", "markersize": 7, "color": COLORS[3], "markeredgecolor": INK, "markeredgewidth": 0.7}
 GOAL_MARK = {"marker": "*", "markersize": 11, "color": COLORS[4], "markeredgecolor": INK, "markeredgewidth": 0.7}
 START_WIDTH = 1.8
 DECADES = 3
 """The colours span: a discounted value falls by as much on its way to the start, and what is below is as good as 0."""
-TOLERANCE = 1.05
-"""Learned values scatter by a few percent around V*; only what lies further above it is called impossible."""
+HEADROOM = 1.05
+"""The scale ends a few percent above the highest V*, around which learned values scatter."""
+SCATTER = 0.15
+"""Of the scale's end: only what lies further above a cell's V* is called impossible."""
 STEPS = np.array([(0, -1), (1, 0), (0, 1), (-1, 0)])
 """Columns and rows that up, right, down, left move by."""
 ARROW_CELLS = 0.66
@@ -61,14 +63,17 @@ class ValueMap:
     """Row and column; its own value is not shown, since the episode is over there."""
     lucky: tuple[int, int] | None = None
     """Row and column of a cell where a rare reward comes whatever is done: a diamond stands there, and no arrow."""
+    ceilings: np.ndarray | None = None
+    """(rows, columns) V* of each cell; None stands for the scale's end everywhere."""
     earned: float | None = None
     """The return that the policy really has from the start; None leaves the wall empty."""
 
     def __post_init__(self) -> None:
-        if self.values.ndim != 2 or self.arrows.shape != self.values.shape:
+        shapes = {grid.shape for grid in (self.values, self.arrows, self.ceilings) if grid is not None}
+        if self.values.ndim != 2 or len(shapes) > 1:
             raise self._refusal(
                 f"values of shape {self.values.shape} and arrows of shape {self.arrows.shape}",
-                "one (rows, columns) grid for both",
+                "one (rows, columns) grid for both, and for ceilings",
             )
         if np.isinf(self.values).any():
             raise self._refusal("infinite values", "numbers, and NaN on walls; the critic has diverged")
@@ -90,29 +95,26 @@ class ValueMap:
         """The saying, broken to the width of a map."""
         return textwrap.wrap(self.saying, SAYING_CHARACTERS)
 
-    @property
-    def highest(self) -> float:
-        """The highest value shown."""
-        shown = self.values.copy()
-        shown[self.goal] = -np.inf
-        return float(np.nanmax(shown))
-
 
 def value_scale(ceiling: float) -> ScalarMappable:
-    """The colours of values: three decades up to the highest value that any policy has, one loud colour above it.
+    """The colours of values: three decades up to the highest value that any policy has.
 
     Args:
         ceiling: the maximum of V*, positive.
     """
     if not (np.isfinite(ceiling) and ceiling > 0):
         raise ValueError(f"ceiling is {ceiling}, expected the highest value of V*, a positive number")
-    colors = LinearSegmentedColormap.from_list("values", SHADES).with_extremes(over=IMPOSSIBLE)
-    return ScalarMappable(LogNorm(ceiling / 10**DECADES, ceiling * TOLERANCE), colors)
+    colors = LinearSegmentedColormap.from_list("values", SHADES)
+    return ScalarMappable(LogNorm(ceiling / 10**DECADES, ceiling * HEADROOM), colors)
 
 
-def is_impossible(value: float, scale: ScalarMappable) -> bool:
-    """Whether the value lies above what any policy has, by more than learned values scatter."""
-    return value > scale.get_clim()[1]
+def impossible_cells(value_map: ValueMap, scale: ScalarMappable) -> np.ndarray:
+    """(rows, columns) bool: where a value lies above what any policy has from there, by more than values scatter."""
+    _, end = scale.get_clim()
+    limits = end if value_map.ceilings is None else value_map.ceilings + SCATTER * end
+    is_above = value_map.values > limits
+    is_above[value_map.goal] = False
+    return is_above
 
 
 def room_above(maps: Sequence[ValueMap]) -> float:
@@ -150,6 +152,7 @@ def _cell_colors(value_map: ValueMap, scale: ScalarMappable) -> np.ndarray:
     """(rows, columns, 4): what lies below the scale, negative values too, has its lightest shade; the goal is white."""
     lowest, _ = scale.get_clim()
     colors = np.array(scale.to_rgba(np.fmax(value_map.values, lowest)))
+    colors[impossible_cells(value_map, scale)] = to_rgba(IMPOSSIBLE)
     colors[value_map.goal] = 1.0
     return colors
 
@@ -194,7 +197,7 @@ def _draw_marks(axes: Axes, value_map: ValueMap) -> None:
 
 
 def _write_in_wall(axes: Axes, value_map: ValueMap, scale: ScalarMappable, best: float) -> None:
-    """What the policy earns, and how far beyond the scale its critic's values go, in the middle of the wall."""
+    """What the policy earns, and beside it an impossible value that its critic promises, in the middle of the wall."""
     walls = np.argwhere(np.isnan(value_map.values))
     if value_map.earned is None or not len(walls):
         return
@@ -204,9 +207,9 @@ def _write_in_wall(axes: Axes, value_map: ValueMap, scale: ScalarMappable, best:
         (f"{value_map.earned:.2f}", 5.5, {"fontsize": NUMBER_POINTS, "fontweight": "bold"}),
         (f"of {best:.2f}", -8, {"fontsize": TEXT_POINTS}),
     ]
-    if is_impossible(value_map.highest, scale):
+    if impossible_cells(value_map, scale)[value_map.start]:
         style = {"fontsize": TEXT_POINTS, "fontweight": "bold", "color": IMPOSSIBLE}
-        lines.append((f"V to {value_map.highest:.0f}", -21, style))
+        lines.append((f"V = {value_map.values[value_map.start]:.2f}", -21, style))
     for text, height, style in lines:
         middle = {"textcoords": "offset points", "ha": "center", "va": "center", "color": INK}
         axes.annotate(text, (column, row), (0, height), **(middle | style))

@@ -48,7 +48,7 @@ def test_size_is_a_parameter():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: maze_map("papers"), "maze 'papers' is unknown; expected one of paper, stitching, lucky"),
+        (lambda: maze_map("papers"), "maze 'papers' is unknown; expected one of paper, stitching, narrow, lucky"),
         (lambda: maze_map("paper", size=4), "size 4 has no room .* at least 5"),
         (lambda: maze_map("paper", noise=1.5), "noise is 1.5"),
         (lambda: MazeEnv(observation="pixels"), "observation is 'pixels', expected one-hot or coordinates"),  # pyright: ignore

@@ -39,7 +39,7 @@ def test_episodes_are_whole(name):
 
 def test_rows_are_the_published_ones():
     sizes = {name: (maze_data(name).num_episodes, len(maze_data(name).states)) for name in MAPS}
-    assert sizes == {"paper": (100, 19_492), "stitching": (100, 16_290), "lucky": (300, 9_787)}
+    assert sizes == {"paper": (100, 19_492), "stitching": (100, 16_290), "narrow": (100, 2_917), "lucky": (300, 9_787)}
 
 
 def test_equal_seeds_give_equal_rows():
@@ -69,6 +69,19 @@ def test_no_trajectory_of_the_stitching_data_goes_all_the_way():
     assert (starts[20:] == data.maze.start_state).all()
     assert data.returns().tolist() == [0.0] * 10 + [10.0] * 10 + [0.0] * 80
     assert data.truncations[lasts(data)].tolist() == [True] * 10 + [False] * 10 + [True] * 80
+
+
+def test_the_narrow_data_show_the_best_action_of_every_cell_and_no_other():
+    data = maze_data("narrow")
+    model, shown = tabular_model(data.maze), data.behaviour > 0
+    assert shown.sum(axis=1).tolist() == [int(state != data.maze.goal_state) for state in range(46)]
+    np.testing.assert_allclose(optimal_values(model, shown), optimal_values(model))
+    assert data.returns().tolist() == [10.0] * 100
+
+
+@pytest.mark.parametrize(("name", "num_shown"), [("paper", 180), ("stitching", 171), ("narrow", 45), ("lucky", 24)])
+def test_how_many_actions_the_data_show(name, num_shown):
+    assert (maze_data(name).behaviour > 0).sum() == num_shown
 
 
 def test_the_wind_of_the_lucky_data_is_rare():
@@ -155,7 +168,7 @@ def test_locations(location, parsed):
     ("location", "message"),
     [
         ("", "maze dataset '' is unknown; expected NAME"),
-        ("papers", "with a name of paper, stitching, lucky"),
+        ("papers", "with a name of paper, stitching, narrow, lucky"),
         ("paper:pixels", "observation is 'pixels', expected one-hot or coordinates"),
         ("paper:3:coordinates", "'paper:3:coordinates' is unknown"),
     ],

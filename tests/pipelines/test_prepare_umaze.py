@@ -22,7 +22,9 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.prepare.ray_session", lambda: pytest.fail("Ray was asked for"))
 
 
-@pytest.mark.parametrize(("name", "num_rows"), [("paper", 19_492), ("stitching", 16_290), ("lucky", 9_787)])
+@pytest.mark.parametrize(
+    ("name", "num_rows"), [("paper", 19_492), ("stitching", 16_290), ("narrow", 2_917), ("lucky", 9_787)]
+)
 def test_every_dataset_is_prepared_by_name(
     name: str, num_rows: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,8 +21,8 @@ CURVE = ReturnCurve(
 )
 
 
-def a_map(title="IQL 0.9", highest=9.0):
-    values = np.where(VALUES == 9.0, highest, VALUES)
+def a_map(title="IQL 0.9", at_start=0.5):
+    values = np.where(VALUES == 0.5, at_start, VALUES)
     return ValueMap(title=title, saying="sees far", values=values, arrows=ARROWS, start=(0, 0), goal=(0, 2), earned=0.5)
 
 
@@ -71,11 +71,11 @@ def test_maps_stand_five_in_a_line_in_reading_order_and_are_equally_large():
 
 
 def test_all_maps_share_the_scale_of_the_highest_ceiling():
-    rows = [a_row(1, maps=[a_map("map 0", highest=20.0)]), a_row(1, ceiling=30.0)]
+    rows = [a_row(1, maps=[a_map("map 0", at_start=20.0)]), a_row(1, ceiling=30.0)]
     inside = [text.get_text() for text in maps_of(draw_maze_figure(rows))[0].texts]
-    assert not [text for text in inside if text.startswith("V to")]
+    assert not [text for text in inside if text.startswith("V =")]
     alone = [text.get_text() for text in maps_of(draw_maze_figure(rows[:1]))[0].texts]
-    assert "V to 20" in alone
+    assert "V = 20.00" in alone
 
 
 def test_findings_stand_above_their_rows_and_the_lucky_one_at_the_foot():
@@ -103,7 +103,7 @@ def test_no_text_is_smaller_than_eight_points():
 def test_one_line_of_maps_leaves_the_curve_room():
     figure = draw_maze_figure([a_row(1)])
     curve = next(axes for axes in figure.axes if axes.get_xlabel() == "expectile")
-    assert curve.get_position().height * figure.get_size_inches()[1] == pytest.approx(2.0)
+    assert curve.get_position().height * figure.get_size_inches()[1] == pytest.approx(1.25)
 
 
 @pytest.mark.parametrize("changes", [{"maps": []}, {"curves": []}])

@@ -15,7 +15,7 @@ from iql_ray.report.value_maps import (
     SHADES,
     ValueMap,
     draw_value_maps,
-    is_impossible,
+    impossible_cells,
     room_above,
     value_scale,
 )
@@ -100,20 +100,24 @@ def test_values_below_the_scale_and_negative_ones_have_the_lightest_shade():
     np.testing.assert_allclose(faces.get_facecolor()[[0, 2, 4]], [to_rgba(SHADES[0])] * 3)
 
 
-def test_a_value_above_v_star_is_of_the_loud_colour_and_named_in_the_wall():
+def test_a_value_beyond_the_scale_is_of_the_loud_colour_and_named_in_the_wall_if_it_is_the_starts():
     axes = draw(a_map(values=np.where(VALUES == 4.0, 31.0, VALUES), earned=0.0))
     assert axes.collections[0].get_facecolor()[5].tolist() == pytest.approx(to_rgba(IMPOSSIBLE))
-    assert "V to 31" in texts_of(axes)
+    assert len(texts_of(axes)) == 5
+    assert "V = 31.00" in texts_of(draw(a_map(values=np.where(VALUES == 0.5, 31.0, VALUES), earned=0.0)))
 
 
-def test_a_few_percent_above_v_star_are_scatter():
-    scale = value_scale(10.0)
-    assert not is_impossible(10.4, scale)
-    assert is_impossible(10.6, scale)
+def test_a_cells_own_ceiling_counts_where_there_is_one_and_learned_values_scatter_around_it():
+    values = np.array([[2.5, WALL, 99.0], [2.6, WALL, 9.0], [2.0, 4.0, 8.0]])
+    value_map = a_map(values=values, ceilings=np.where(np.isnan(VALUES), WALL, 1.0))
+    found = impossible_cells(value_map, value_scale(10.0))
+    # The scale ends at 10.5, and 1 + 0.15 * 10.5 = 2.575; the goal's own value counts for nothing.
+    assert found.tolist() == [[False, False, False], [True, False, True], [False, True, True]]
 
 
-def test_the_goals_own_value_counts_for_nothing():
-    assert a_map(values=np.where(VALUES == 0.0, 99.0, VALUES)).highest == 9.0
+def test_a_few_percent_above_the_highest_ceiling_are_scatter():
+    values = np.array([[10.4, WALL, 99.0], [10.6, WALL, 9.0], [2.0, 4.0, 8.0]])
+    assert np.argwhere(impossible_cells(a_map(values=values), value_scale(10.0))).tolist() == [[1, 0]]
 
 
 def test_the_wall_says_what_the_policy_earns_of_what_can_be_earned():
@@ -137,6 +141,7 @@ def test_sayings_are_broken_and_names_of_neighbours_stand_level():
     ("changes", "message"),
     [
         ({"values": VALUES[0]}, r"shape \(3,\).*one \(rows, columns\) grid"),
+        ({"ceilings": VALUES[:2]}, "one .* grid for both, and for ceilings"),
         ({"arrows": ARROWS[:2]}, r"shape \(2, 3\).*one \(rows, columns\) grid"),
         ({"values": np.where(VALUES == 4.0, np.inf, VALUES)}, "diverged"),
         ({"arrows": ARROWS + 2}, r"arrows from \[1, 2, 3, 4\], expected 0 to 3"),
