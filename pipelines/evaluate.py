@@ -1,6 +1,8 @@
 """iql-ray evaluate --run RUN --num-episodes 100, or --model models:/pendulum@champion --env Pendulum-v1
+iql-ray evaluate --method fqe --run RUN, or --model models:/pen@champion --dataset data/pen
 
-A policy in its environment: whole episodes on rollout workers, and what they say. Parse, call, print.
+A policy in its environment: whole episodes on rollout workers, and what they say. Or, where there is no environment, a
+verdict from logged data alone, by fitted Q evaluation. Parse, call, print.
 """
 
 from __future__ import annotations
@@ -8,10 +10,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import tyro
+
+from iql_ray.algorithm.fqe_config import FQEConfig
 from pipelines import command_line
 from pipelines.ray_session import ray_session
 
@@ -19,9 +24,21 @@ if TYPE_CHECKING:
     from iql_ray.policy import Policy
 
 
+DEFAULT_DISCOUNT = 0.99
+
+SETTINGS_OF = {
+    "rollouts": ("env", "num_episodes", "num_workers"),
+    "fqe": ("dataset", "discount", "device", "fqe"),
+}
+"""What belongs to one method alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Run a policy in its environment and report returns with intervals."""
+    """Run a policy in its environment and report returns with intervals; or judge it from logged data alone."""
+
+    method: Literal["rollouts", "fqe"] = "rollouts"
+    """Episodes in the environment, or fitted Q evaluation on a dataset, which needs none."""
 
     run: str | None = None
     """The run's id, or the path of its folder. Either this or --model."""
@@ -33,13 +50,22 @@ class EvaluateConfig:
     """Which member of a run that trained several, the first by default; inverse temperatures vary fastest, seeds
     slowest."""
     env: str | None = None
-    """Environment id; by default the one that the run was trained for."""
+    """Environment id; by default the one that the run was trained for. Rollouts only."""
     num_episodes: int = 100
-    """Episodes. The same seed gives the same returns on any number of workers."""
+    """Episodes; rollouts only. The same seed gives the same returns on any number of workers."""
     num_workers: int = 2
     """Rollout workers at most; each keeps 8 environments and one CPU busy."""
+    dataset: Path | None = None
+    """Folder made by `iql-ray prepare` to judge the policy by; by default the one that the run learned from. Fqe
+    only, as are all below that begin with fqe."""
+    discount: float | None = None
+    """Discount of the value that fqe estimates, in [0, 1); by default the run's own, and 0.99 for a model."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where fqe computes; auto takes a GPU where there is one."""
+    fqe: Annotated[FQEConfig, tyro.conf.arg(name="")] = field(default_factory=FQEConfig)
+    """What fitted Q evaluation spends."""
     seed: int = 0
-    """Of the episodes."""
+    """Of the episodes, or of everything that fqe draws."""
     temperature: float = 0.0
     """0 acts at the mean, as the paper evaluates, or takes the most likely of discrete actions. Above 0 it scales
     the noise, or samples from softmax(logits / temperature)."""
@@ -60,6 +86,26 @@ class EvaluateConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least {minimum}")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise ValueError(f"temperature is {self.temperature}, expected 0 or more")
+        if self.discount is not None and not 0 <= self.discount < 1:
+            raise ValueError(f"discount is {self.discount}, expected a number in [0, 1)")
+        self._check_method()
+
+    def _check_method(self) -> None:
+        """Refuse what the chosen method would ignore, and a model without data to judge it by."""
+        defaults = {each.name: each.default_factory() if each.name == "fqe" else each.default for each in fields(self)}  # pyright: ignore
+        for method, names in SETTINGS_OF.items():
+            given = [name for name in names if getattr(self, name) != defaults[name]]
+            if method != self.method and given:
+                flags = ", ".join(_flags(self, given))
+                raise ValueError(f"{flags}: of --method {method}, not of {self.method}; leave out, or change --method")
+        if self.method == "fqe" and self.model is not None and self.dataset is None:
+            raise ValueError("a model does not say which data to judge it by; name a prepared dataset with --dataset")
+
+
+def _flags(config: EvaluateConfig, names: Sequence[str]) -> list[str]:
+    """The settings as the user gives them; of a group, those that differ from its defaults."""
+    changed = [each.name for each in fields(FQEConfig) if getattr(config.fqe, each.name) != each.default]
+    return [f"--{name.replace('_', '-')}" for each in names for name in (changed if each == "fqe" else [each])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,21 +120,40 @@ class Evaluated:
     """Updates behind the policy, where that is known."""
     member: dict[str, Any] | None = None
     """Seed, expectile, inverse temperature and critic of the member of a run, where one was asked for."""
+    dataset: Path | None = None
+    """What it learned from, where that is recorded."""
+    discount: float | None = None
+    """What it learned with, where that is recorded."""
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Load, check the environment against the policy, run the episodes.
+    """Load the policy, then run its episodes or judge it from data.
 
     Returns:
-        The statistics of `evaluation.statistics.summarize`, and what was evaluated.
+        What was evaluated, and the statistics of `evaluation.statistics.summarize` or the verdict of
+        `evaluation.fqe.FittedQEvaluator.evaluate`.
 
     Raises:
-        ValueError: no such run, checkpoint, model or environment, or an environment that the policy does not fit.
+        ValueError: no such run, checkpoint, model, dataset or environment, or one that the policy does not fit.
         RuntimeError: the environment failed in an episode, again and again.
     """
+    evaluated = _load_run(config) if config.run is not None else _load_model(config)
+    statistics = _fitted(config, evaluated) if config.method == "fqe" else _rolled_out(config, evaluated)
+    return {
+        "policy": evaluated.source,
+        "num_updates": evaluated.num_updates,
+        "member": evaluated.member,
+        "method": config.method,
+        "seed": config.seed,
+        "temperature": config.temperature,
+        **statistics,
+    }
+
+
+def _rolled_out(config: EvaluateConfig, evaluated: Evaluated) -> dict[str, Any]:
+    """Check the environment against the policy, run the episodes."""
     from iql_ray.evaluation.episodes import check_policy, split_into_groups
 
-    evaluated = _load_run(config) if config.run is not None else _load_model(config)
     environment_id = config.env or evaluated.environment_id
     if environment_id is None:
         raise ValueError(f"{evaluated.source} does not say in which environment it acts; name one with --env")
@@ -101,7 +166,53 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             results = workers.evaluate(evaluated.policy, config.num_episodes, config.seed, config.temperature)
     from iql_ray.evaluation.statistics import summarize
 
-    return {**_description(config, evaluated, environment_id), **summarize(results, environment_id)}
+    return {"environment_id": environment_id, **summarize(results, environment_id)}
+
+
+def _fitted(config: EvaluateConfig, evaluated: Evaluated) -> dict[str, Any]:
+    """Read the data, fit Q of what made them and of the policy; what speaks against the result is said on stderr."""
+    import torch
+
+    from iql_ray.evaluation.fqe import FittedQEvaluator
+    from iql_ray.evaluation.logged_episodes import read_episodes
+
+    dataset = config.dataset or evaluated.dataset
+    if dataset is None:
+        raise ValueError(
+            f"{evaluated.source} does not say what it learned from; name a prepared dataset with --dataset"
+        )
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device cuda needs a GPU, and torch {torch.__version__} finds none; use --device cpu")
+    is_cuda = config.device != "cpu" and torch.cuda.is_available()
+    discount = next(each for each in (config.discount, evaluated.discount, DEFAULT_DISCOUNT) if each is not None)
+    settings = config.fqe
+    logged = read_episodes(
+        dataset, held_out_share=settings.held_out_share, max_rows=settings.max_rows, seed=config.seed
+    )
+    evaluator = FittedQEvaluator(
+        logged, settings, discount=discount, seed=config.seed, device="cuda" if is_cuda else "cpu"
+    )
+    evaluator.check(evaluated.policy)
+    print(f"fitting Q of the data's policy and of this one, 2 x {settings.fqe_updates:,} updates", file=sys.stderr)
+    verdict = evaluator.evaluate(evaluated.policy, config.temperature)
+    _say(verdict)
+    return {"dataset": str(dataset), "dataset_digest": logged.manifest.digest, **verdict}
+
+
+def _say(verdict: dict[str, Any]) -> None:
+    """The verdict in a few lines for people."""
+    lines = (
+        ("value", "value_ci", "this policy"),
+        ("behaviour_value", "behaviour_ci", "the data's policy, estimated in the same way"),
+        ("improvement", "improvement_ci", "difference"),
+        ("logged_return", "logged_return_ci", "the data's returns as logged"),
+    )
+    print(f"discounted at {verdict['discount']:g}, raw rewards, 95% intervals:", file=sys.stderr)
+    for name, interval, label in lines:
+        low, high = verdict[interval]
+        print(f"  {verdict[name]:10.5g}  [{low:.5g}, {high:.5g}]  {label}", file=sys.stderr)
+    for warning in verdict["warnings"]:
+        print(f"warning: {warning['message']}", file=sys.stderr)
 
 
 def _load_run(settings: EvaluateConfig) -> Evaluated:
@@ -113,12 +224,15 @@ def _load_run(settings: EvaluateConfig) -> Evaluated:
     except checkpoint.CorruptCheckpointError as error:
         others = run_folder.checkpoint_updates(folder)
         raise ValueError(f"{error}; choose another with --checkpoint, of {others}") from error
+    configuration = config.read(folder / run_folder.CONFIG_FILE)
     return Evaluated(
         policy=policy,
-        environment_id=config.read(folder / run_folder.CONFIG_FILE).get("env"),
+        environment_id=configuration.get("env"),
         source=str(folder),
         num_updates=num_updates,
         member=member,
+        dataset=Path(configuration["dataset"]) if "dataset" in configuration else None,
+        discount=configuration.get("agent", {}).get("discount"),
     )
 
 
@@ -143,17 +257,6 @@ def _load_model(settings: EvaluateConfig) -> Evaluated:
     uri = str(settings.model)
     folder = download_policy(uri, resolve_tracking_uri(settings.tracking_uri, settings.storage))
     return Evaluated(policy=Policy.load(folder), environment_id=None, source=uri)
-
-
-def _description(config: EvaluateConfig, evaluated: Evaluated, environment_id: str) -> dict[str, Any]:
-    return {
-        "policy": evaluated.source,
-        "num_updates": evaluated.num_updates,
-        "member": evaluated.member,
-        "environment_id": environment_id,
-        "seed": config.seed,
-        "temperature": config.temperature,
-    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from iql_ray.data.sources import Source
     from iql_ray.data.writing import WritingPlan
 
+Rule = Literal["clip-actions", "time-limit-is-truncation", "end-at-success", "drop-nonfinite-rows"]
+"""The rules of `data/fixes.py`, which a command's help does not import."""
+
 PROGRESS_SECONDS = 10.0
 
 MAZE_KIND = "umaze:"
@@ -35,16 +38,18 @@ class PrepareConfig:
     """Turn logged data into a prepared dataset."""
 
     source: str
-    """npz:PATH, hdf5:PATH (D4RL layout), parquet:FILE|FOLDER|GLOB or minari:ID_OR_PATH (a local dataset); or, made on
-    the spot, the toy maze's umaze:paper, umaze:stitching or umaze:lucky, with :coordinates after it for observations
-    (x, y) instead of one-hot, and with :SEED for another draw."""
+    """npz:PATH, hdf5:PATH (D4RL layout), ogbench:PATH, parquet:, csv: or rllib:FILE|FOLDER|GLOB, minari:ID_OR_PATH (a
+    local dataset); paths of all but minari may be URIs such as s3://BUCKET/KEY. Or, made on the spot, the toy maze's
+    umaze:paper, umaze:stitching, umaze:narrow or umaze:lucky, with :coordinates after it for observations (x, y)
+    instead of one-hot, and with :SEED for another draw."""
     out: Path
     """The folder to make. It appears whole at the end, or not at all."""
     env: str | None = None
     """Environment id whose spaces the data must fit, and whose action bounds the prepared actions have."""
     columns: tuple[str, ...] = ()
     """Whose column is which, as CANONICAL=THEIRS: observations=obs next_observations=new_obs terminations=dones
-    episode=eps_id; several scalar columns by commas: observations=x,y,z."""
+    episode=eps_id; several scalar columns by commas: observations=x,y,z. time=NAME orders the rows and tells episodes
+    apart, success=NAME says where the task is solved, terminations=never or truncations=never that none happens."""
     action_bounds: tuple[float, float] | None = None
     """LOW HIGH of the box that the data's actions lie in; mapped linearly on the environment's own bounds."""
     licence: str | None = None
@@ -57,6 +62,12 @@ class PrepareConfig:
     """A shard's size at most; it changes files and memory, not the order of the rows."""
     unfinished_episodes: Literal["error", "truncate"] = "error"
     """An episode flagged neither terminal nor truncated at its end is an error, or counts as truncated there."""
+    fix: tuple[Rule, ...] = ()
+    """Repair what `iql-ray inspect` names, and nothing else: clip-actions sets actions outside their bounds to the
+    bound; time-limit-is-truncation makes terminations at the longest length, where they pile up, truncations;
+    end-at-success terminates each episode at its first success (a source's success column, or the larger of two reward
+    values) and leaves out what follows; drop-nonfinite-rows leaves out rows with NaN or infinity and cuts the episode
+    there. Give several after one --fix, or repeat it. The manifest records what each changed."""
     overwrite: bool = False
     """Replace a prepared dataset at --out, once the new one is complete."""
 
@@ -76,15 +87,25 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     Raises:
         ValueError: bad input; nothing is left behind, nothing is overwritten.
     """
+    from iql_ray.data.fixes import SURVEYED_RULES
+    from iql_ray.data.intake import survey
     from iql_ray.data.writing import check_destination, write_dataset
 
     check_destination(config.out, config.overwrite)
     source = _maze_source(config) if config.source.startswith(MAZE_KIND) else _logged_source(config)
+    if "end-at-success" in config.fix and source.has_success:
+        source = source.with_success()
     plan = _plan(config, source)
     if config.minari is not None:
         _export(source, config.minari)
-    with _reading(source) as tables:
-        manifest = write_dataset(_announced(tables, source.num_rows), plan)
+    with _reading(source) as read:
+        if set(plan.fixes) & set(SURVEYED_RULES):
+            plan = replace(plan, facts=survey(read(), plan))
+        manifest = write_dataset(read(), plan)
+    for fix in manifest.provenance.fixes:
+        print(
+            f"--fix {fix.rule}: {fix.num_rows} rows of {fix.num_episodes} episodes; {fix.description}", file=sys.stderr
+        )
     return _result(config.out, manifest)
 
 
@@ -125,15 +146,16 @@ def _export(source: Source, dataset_id: str) -> None:
 
 
 @contextmanager
-def _reading(source: Source) -> Iterator[Iterator[pa.Table]]:
-    """The source's tables in order, from files through Ray; what has no files lies in this process and is read here."""
+def _reading(source: Source) -> Iterator[Callable[[], Iterator[pa.Table]]]:
+    """Reads the source's tables in order, as often as it is called: from files through Ray; what has no files lies in
+    this process and is read here."""
     if not source.files:
-        yield (table for fragment in source.fragments for table in source.read(fragment))
+        yield lambda: _announced((table for each in source.fragments for table in source.read(each)), source.num_rows)
         return
     with ray_session():
         from iql_ray.distributed.preparation import read_in_order
 
-        yield read_in_order(source)
+        yield lambda: _announced(read_in_order(source), source.num_rows)
 
 
 def _announced(tables: Iterable[pa.Table], total: int) -> Iterator[pa.Table]:
@@ -160,6 +182,7 @@ def _plan(config: PrepareConfig, source: Source) -> WritingPlan:
         seed=config.seed,
         rows_per_shard=config.rows_per_shard,
         unfinished_episodes=config.unfinished_episodes,
+        fixes=config.fix,
         overwrite=config.overwrite,
     )
 
@@ -195,13 +218,30 @@ def _result(out: Path, manifest: Manifest) -> dict[str, Any]:
         "return_max": returns.max,
         "episode_length_mean": manifest.episode_lengths.mean,
         "licence": manifest.licence,
+        "fixes": [asdict(fix) for fix in manifest.provenance.fixes],
         "digest": manifest.digest,
     }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return command_line.main(PrepareConfig, prepare, argv, description=__doc__)
+    arguments = gathered("--fix", sys.argv[1:] if argv is None else argv)
+    return command_line.main(PrepareConfig, prepare, arguments, description=__doc__)
+
+
+def gathered(flag: str, arguments: Sequence[str]) -> list[str]:
+    """The same words with a repeated flag said once, with all its values: of several, the parser keeps the last."""
+    others: list[str] = []
+    values: list[str] = []
+    is_value = False
+    for word in arguments:
+        name, _, value = word.partition("=")
+        is_value = name == flag or (is_value and not word.startswith("-"))
+        if not is_value:
+            others.append(word)
+        elif name != flag or value:
+            values.append(value if name == flag else word)
+    return [*others, flag, *values] if values else list(arguments)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,16 @@ class UniformSampler(Iterator[TransitionBatch]):
         return {f"sampler.{index}": each.get_state() for index, each in enumerate(self._generators)}
 
     def load(self, random_states: Mapping[str, Tensor]) -> None:
-        """Continue the streams where `random_states()` was taken."""
+        """Continue the streams where `random_states()` was taken.
+
+        Raises:
+            ValueError: it was taken of rows that were streamed (`streaming.py`), which were seen in another order.
+        """
+        if "sampler.0" not in random_states:
+            raise ValueError(
+                "the checkpoint is of a learner that streamed its rows, now they would be held; resume with the memory "
+                "limit of the run's configuration, or start a new run"
+            )
         for index, generator in enumerate(self._generators):
             generator.set_state(random_states[f"sampler.{index}"].cpu())
 

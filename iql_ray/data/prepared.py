@@ -1,17 +1,24 @@
 """The prepared dataset as its readers see it: a folder of Parquet shards and the manifest that describes them.
 
-Writing one is `writing.py`. Nothing here reads a shard's rows.
+Writing one is `writing.py`; what the rows say is `inspection`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iql_ray import config
 from iql_ray.data.statistics import ColumnStatistics, Summary
 from iql_ray.experience import Spaces
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_PER_READ = 65_536
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = "iql_ray prepared dataset"
@@ -38,6 +45,18 @@ class SourceFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AppliedFix:
+    """A rule of `prepare --fix` and what it did; a rule that found nothing to do says 0."""
+
+    rule: str
+    num_rows: int
+    """Rows that were changed or left out."""
+    num_episodes: int
+    """Episodes, as the source has them, that such a row lay in."""
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """How the dataset was made; no part of its digest."""
 
@@ -59,6 +78,10 @@ class Provenance:
     """What the source says of itself."""
     iql_ray_version: str
     created_at: str
+    git_commit: str | None = None
+    """Of this package where it runs from a checkout, `-dirty` after it where files differ from the commit."""
+    fixes: tuple[AppliedFix, ...] = ()
+    """What `prepare --fix` was told to repair, in the order in which it was done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +147,17 @@ def is_prepared(folder: Path) -> bool:
 def shard_paths(folder: str | Path) -> list[Path]:
     """The shards' absolute paths in order, checked as `read_manifest` does."""
     return [Path(folder).absolute() / shard.file for shard in read_manifest(folder).shards]
+
+
+def read_columns(folder: str | Path, *columns: str) -> Iterator[pa.Table]:
+    """These columns of all shards in order, at most `ROWS_PER_READ` rows at a time, checked as `read_manifest` does."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for path in shard_paths(folder):
+        with pq.ParquetFile(path) as shard:
+            for batch in shard.iter_batches(ROWS_PER_READ, columns=list(columns)):
+                yield pa.Table.from_batches([batch])
 
 
 def _check_shard(folder: Path, shard: Shard) -> None:

@@ -11,79 +11,30 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iql_ray import config
-from iql_ray.data.actions import Actions, BoxActions
-from iql_ray.data.episodes import EpisodeLog, UnfinishedEpisodes, link_next_observations, number_episodes
+from iql_ray.data.actions import BoxActions
+from iql_ray.data.episodes import EpisodeLog, link_next_observations
+from iql_ray.data.fixes import Fixes
+from iql_ray.data.intake import Intake, WritingPlan, numbered, with_fields
+from iql_ray.data.lineage import git_commit, package_version
 from iql_ray.data.prepared import MANIFEST_FILE, Manifest, Provenance, Shard, SourceFile, is_prepared
-from iql_ray.data.schema import (
-    FLOAT_COLUMNS,
-    Records,
-    check_finite,
-    record_dtype,
-    records_from_table,
-    table_from_records,
-)
+from iql_ray.data.schema import FLOAT_COLUMNS, Records, record_dtype, table_from_records
 from iql_ray.data.shuffling import gather, num_buckets, scatter
-from iql_ray.data.sources import Source
+from iql_ray.data.sources.files import SourceFile as SourceLocation
+from iql_ray.data.sources.source import Layout
 from iql_ray.data.statistics import RunningStatistics, summarize
 from iql_ray.experience import Spaces
 
-ROWS_PER_BLOCK = 65_536
-"""Larger tables are cut to this, so that memory is bounded whatever arrives."""
-
 ROWS_PER_GROUP = 65_536
-
-
-@dataclass(frozen=True, kw_only=True)
-class WritingPlan:
-    """Everything about a preparation but the rows."""
-
-    source: Source
-    actions: Actions
-    destination: Path
-    environment_id: str | None = None
-    licence: str | None = None
-    action_bounds: tuple[float, float] | None = None
-    seed: int = 0
-    rows_per_shard: int = 131_072
-    unfinished_episodes: UnfinishedEpisodes = "error"
-    overwrite: bool = False
-
-
-class Intake:
-    """Tables in, checked records out; remembers what it met on the way."""
-
-    def __init__(self, plan: WritingPlan) -> None:
-        self.plan = plan
-        self.num_rows = 0
-        self.num_clipped_actions = 0
-
-    def records(self, tables: Iterable[pa.Table]) -> Iterator[Records]:
-        """Blocks of finite values whose actions are in the environment's units.
-
-        Raises:
-            ValueError: NaN, infinity, or an action out of its bounds, with the source's row.
-        """
-        layout, locate = self.plan.source.layout, self.plan.source.locate
-        columns = tuple(name for name in FLOAT_COLUMNS if name in layout.columns)
-        for table in tables:
-            for start in range(0, table.num_rows, ROWS_PER_BLOCK):
-                piece = table.slice(start, ROWS_PER_BLOCK)
-                block = records_from_table(piece, layout.observation_dim, layout.action_dim)
-                check_finite(block, columns, self.num_rows, locate)
-                block["actions"], num_clipped = self.plan.actions.apply(block["actions"], self.num_rows, locate)
-                self.num_clipped_actions += num_clipped
-                self.num_rows += len(block)
-                yield block
 
 
 class Tally:
@@ -123,8 +74,8 @@ def write_dataset(tables: Iterable[pa.Table], plan: WritingPlan) -> Manifest:
     with replacing(plan.destination, plan.overwrite) as folder:
         staging = folder / "staging"
         staging.mkdir()
-        intake, log, tally = Intake(plan), EpisodeLog(), Tally()
-        blocks = _linked(intake.records(tables), log, plan)
+        intake, log, fixes, tally = Intake(plan), EpisodeLog(), Fixes(plan.fixes, plan.facts), Tally()
+        blocks = _linked(numbered(tables, intake, log, fixes), dtype, plan)
         buckets = num_buckets(plan.source.num_rows, dtype.itemsize)
         num_rows = scatter(blocks, dtype, staging, seed=plan.seed, buckets=buckets)
         if num_rows == 0:
@@ -132,7 +83,7 @@ def write_dataset(tables: Iterable[pa.Table], plan: WritingPlan) -> Manifest:
         pieces = cut(gather(staging, dtype), balanced_sizes(num_rows, plan.rows_per_shard))
         shards = tuple(_write_shard(folder, index, piece, tally) for index, piece in enumerate(pieces))
         staging.rmdir()
-        manifest = _manifest(plan, intake, log, tally, shards)
+        manifest = _manifest(plan, intake, log, fixes, tally, shards)
         config.save(manifest, folder / MANIFEST_FILE)
     return manifest
 
@@ -190,17 +141,9 @@ def cut(pieces: Iterable[Records], sizes: Sequence[int]) -> Iterator[Records]:
         held, num_held = [rows[size:]], num_held - size
 
 
-def _linked(blocks: Iterator[Records], log: EpisodeLog, plan: WritingPlan) -> Iterator[Records]:
-    layout = plan.source.layout
-    numbered = number_episodes(
-        blocks,
-        log,
-        has_ids=layout.has_episodes,
-        has_truncations=layout.has_truncations,
-        unfinished=plan.unfinished_episodes,
-        locate=plan.source.locate,
-    )
-    return numbered if layout.has_next_observations else link_next_observations(numbered)
+def _linked(blocks: Iterator[Records], dtype: np.dtype[Any], plan: WritingPlan) -> Iterator[Records]:
+    plain = (block if block.dtype == dtype else with_fields(block, dtype) for block in blocks)
+    return plain if plan.source.layout.has_next_observations else link_next_observations(plain)
 
 
 def _write_shard(folder: Path, index: int, records: Records, tally: Tally) -> Shard:
@@ -212,13 +155,15 @@ def _write_shard(folder: Path, index: int, records: Records, tally: Tally) -> Sh
     return Shard(file=path.name, num_rows=len(records), num_bytes=path.stat().st_size, sha256=file_sha256(path))
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: SourceLocation) -> str:
     """The hash of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _manifest(plan: WritingPlan, intake: Intake, log: EpisodeLog, tally: Tally, shards: tuple[Shard, ...]) -> Manifest:
+def _manifest(
+    plan: WritingPlan, intake: Intake, log: EpisodeLog, fixes: Fixes, tally: Tally, shards: tuple[Shard, ...]
+) -> Manifest:
     columns = {name: statistics.result() for name, statistics in tally.columns.items()}
     spaces = plan.actions.spaces(plan.source.layout.observation_dim, int(columns["actions"].max[0]))
     num_rows = sum(shard.num_rows for shard in shards)
@@ -236,18 +181,22 @@ def _manifest(plan: WritingPlan, intake: Intake, log: EpisodeLog, tally: Tally, 
         episode_returns=summarize(log.returns),
         episode_lengths=summarize(log.lengths),
         licence=plan.licence or plan.source.recorded.licence,
-        provenance=_provenance(plan, intake, log),
+        provenance=_provenance(plan, intake, log, fixes),
     )
 
 
-def _provenance(plan: WritingPlan, intake: Intake, log: EpisodeLog) -> Provenance:
+def _named_columns(layout: Layout) -> dict[str, tuple[str, ...]]:
+    return {**layout.columns, "time": layout.time} if layout.time else layout.columns
+
+
+def _provenance(plan: WritingPlan, intake: Intake, log: EpisodeLog, fixes: Fixes) -> Provenance:
     source = plan.source
     return Provenance(
         source=source.spec,
         files=tuple(
             SourceFile(name=path.name, num_bytes=path.stat().st_size, sha256=file_sha256(path)) for path in source.files
         ),
-        columns={canonical: ",".join(group) for canonical, group in source.layout.columns.items()},
+        columns={canonical: ",".join(group) for canonical, group in _named_columns(source.layout).items()},
         action_bounds=plan.action_bounds,
         are_action_bounds_assumed=isinstance(plan.actions, BoxActions) and plan.actions.is_assumed,
         num_clipped_actions=intake.num_clipped_actions,
@@ -255,14 +204,8 @@ def _provenance(plan: WritingPlan, intake: Intake, log: EpisodeLog) -> Provenanc
         num_derived_truncations=log.num_derived_truncations,
         seed=plan.seed,
         recorded=source.recorded.details,
-        iql_ray_version=_version(),
+        iql_ray_version=package_version(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        git_commit=git_commit(),
+        fixes=fixes.applied(),
     )
-
-
-def _version() -> str:
-    """The installed version; a checkout that was never installed has none."""
-    try:
-        return version("iql-ray")
-    except PackageNotFoundError:
-        return "not installed"

@@ -12,6 +12,7 @@ from iql_ray.algorithm.critics import check_objectives
 from iql_ray.data.prepared import Manifest, read_manifest
 from iql_ray.data.selection import check_enough_rows, count_selected
 from iql_ray.data.transforms import Transforms
+from iql_ray.distributed.data_memory import groups_per_window
 from iql_ray.distributed.train_config import TrainConfig
 from iql_ray.envs.catalog import check_spaces, environment_spaces
 from iql_ray.tracking.names import check_model_name
@@ -25,6 +26,8 @@ class CheckedRun:
     config: TrainConfig
     manifest: Manifest
     transforms: Transforms
+    num_rows: int
+    """That the run learns from."""
     tracking_uri: str
     resumed_folder: Path | None
     resumed_device: str | None
@@ -50,6 +53,8 @@ def check(asked: TrainConfig) -> CheckedRun:
     check_objectives(asked.population, manifest.spaces)
     num_rows, _ = count_selected(asked.dataset, manifest, asked.selection)
     check_enough_rows(asked.dataset, manifest, asked.selection, num_rows, asked.num_learners)
+    if asked.memory_limit is not None:
+        groups_per_window(asked, manifest, num_rows, asked.memory_limit)
     if asked.env is not None:
         check_spaces(asked.env, environment_spaces(asked.env), manifest.spaces, f"dataset {asked.dataset}")
     resumed_device = _check_resumable(asked, resumed_folder, manifest) if resumed_folder else None
@@ -59,6 +64,7 @@ def check(asked: TrainConfig) -> CheckedRun:
         config=asked,
         manifest=manifest,
         transforms=Transforms.fit(asked.transforms, manifest),
+        num_rows=num_rows,
         tracking_uri=resolve_tracking_uri(asked.tracking_uri, asked.storage),
         resumed_folder=resumed_folder,
         resumed_device=resumed_device,

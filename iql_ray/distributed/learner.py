@@ -22,10 +22,11 @@ from iql_ray import checkpoint
 from iql_ray import config as config_io
 from iql_ray.algorithm.action_kinds import LOG_STD_MAX, LOG_STD_MIN
 from iql_ray.algorithm.agent import AverageGradients, IQLAgent
-from iql_ray.data.packed import RowLayout, UniformSampler
+from iql_ray.data.packed import RowLayout
+from iql_ray.data.streaming import StreamedRows, sampler_of
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed import collective
-from iql_ray.distributed.shards import resident_rows
+from iql_ray.distributed.shards import learner_rows
 from iql_ray.distributed.train_config import TrainConfig
 from iql_ray.experience import Spaces, TransitionBatch
 from iql_ray.policy import Policy, PolicyDescription
@@ -83,7 +84,9 @@ class RunningMeans:
 class Learner:
     """An agent, its minibatches and the run they belong to: one rank of `num_learners`."""
 
-    def __init__(self, plan: RunPlan, rows: Tensor, rank: int, average_gradients: AverageGradients | None) -> None:
+    def __init__(
+        self, plan: RunPlan, rows: Tensor | StreamedRows, rank: int, average_gradients: AverageGradients | None
+    ) -> None:
         config = plan.config
         self.plan = plan
         self.rank = rank
@@ -98,7 +101,7 @@ class Learner:
         )
         batch_size = config.batch_size // config.num_learners
         layout = RowLayout.of(plan.spaces, config.selection.with_next_actions)
-        self.sampler = UniformSampler(rows, layout, batch_size, config.population.seeds, rank)
+        self.sampler = sampler_of(rows, layout, batch_size, config.population.seeds, rank)
 
     def random_states(self) -> dict[str, Tensor]:
         return {**self.agent.random_states(), **self.sampler.random_states()}
@@ -107,7 +110,7 @@ class Learner:
         """Continue exactly at a checkpoint.
 
         Raises:
-            ValueError: it belongs to another dataset, architecture or number of learners.
+            ValueError: it belongs to another dataset, architecture, number of learners or order of the rows.
         """
         plan = self.plan
         configuration = config_io.to_dict(plan.config)
@@ -240,7 +243,7 @@ def run_learner(settings: dict[str, Any]) -> None:
     torch.set_num_threads(plan.config.cpus_per_learner)
     torch.set_flush_denormal(True)  # decayed Adam moments would otherwise crawl through subnormal arithmetic
     device = get_device() if plan.device == "cuda" else torch.device("cpu")
-    rows = resident_rows(settings["shards"][rank], device)
+    rows = learner_rows(settings["shards"][rank], device)
     learner = Learner(plan, rows, rank, collective.average if num_learners > 1 else None)
     recorder = MonitorRecorder(settings["monitor"])
     saved = _newest_for_all(plan.run_folder, recorder.warn)

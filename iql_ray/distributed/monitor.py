@@ -17,9 +17,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from iql_ray import checkpoint, run_folder
 from iql_ray import config as config_io
+from iql_ray.algorithm.fqe_config import FQEConfig
 from iql_ray.data.prepared import Manifest
 from iql_ray.distributed.rollout_workers import RolloutWorkers
 from iql_ray.distributed.train_config import TrainConfig
+from iql_ray.evaluation.fqe import fitted_evaluation
 from iql_ray.evaluation.statistics import summarize
 from iql_ray.policy import Policy
 from iql_ray.seeding import child_seed
@@ -27,7 +29,7 @@ from iql_ray.tracking.runs import FinalStatus, RunLogger
 from iql_ray.tracking.store import is_embedded
 
 Evaluate = Callable[[Policy], dict[str, Any]]
-"""From a policy to what `summarize` says of its episodes."""
+"""From a policy to what `summarize` says of its episodes, or `fqe_summary` of its value."""
 
 SERVER_TIMEOUT_SECONDS = 60.0
 """How long the end of a run waits for a tracking server, which may be away."""
@@ -209,6 +211,8 @@ class RunSetup:
     tracking_uri: str
     resumed_folder: Path | None
     num_cpus_per_eval_worker: float
+    fqe: FQEConfig | None = None
+    """How checkpoints are evaluated from data alone, where the run has no environment; None: not at all."""
 
 
 class RunMonitorActor(RunMonitor):
@@ -241,7 +245,7 @@ class RunMonitorActor(RunMonitor):
     def _evaluation(self, setup: RunSetup) -> Evaluate | None:
         environment_id, config = setup.config.env, setup.config
         if environment_id is None:
-            return None
+            return None if setup.fqe is None else _evaluation_from_data(config, setup.fqe)
 
         def evaluate(policy: Policy) -> dict[str, Any]:
             if self._workers is None:
@@ -250,6 +254,11 @@ class RunMonitorActor(RunMonitor):
             return summarize(self._workers.evaluate(policy, config.num_eval_episodes, seed), environment_id)
 
         return evaluate
+
+
+def _evaluation_from_data(config: TrainConfig, fqe: FQEConfig) -> Evaluate:
+    """By fitted Q evaluation on the run's own dataset, read and fitted to what made it when the first policy comes."""
+    return fitted_evaluation(config.dataset, fqe, config.agent.discount, child_seed(config.seed, "evaluation"))
 
 
 def _begin_record(setup: RunSetup) -> RunLogger:

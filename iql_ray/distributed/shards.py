@@ -1,12 +1,13 @@
-"""From a prepared dataset to one packed matrix per learner in the object store, read once through Ray Data.
+"""From a prepared dataset to what each learner takes: one packed matrix in the object store, or a stream.
 
-Learners on a node map the same read-only memory; none holds a copy. Training itself is `learner.py`. Ray Data's
-workers import this file, so torch is imported only where a learner takes its rows.
+A matrix is read once through Ray Data. Learners on a node map the same read-only memory; none holds a copy. Training
+itself is `learner.py`. Ray Data's workers import this file, so torch is imported only where rows are taken.
 """
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,47 @@ from iql_ray.distributed.ordered_data import ordered_context
 if TYPE_CHECKING:
     import torch
 
+    from iql_ray.data.streaming import StreamedRows
+
 ROW = "row"
+
+
+def learner_shards(
+    dataset: Path,
+    manifest: Manifest,
+    transforms: Transforms,
+    num_learners: int,
+    selection: RowSelection = ALL_ROWS,
+    groups_per_window: int | None = None,
+) -> list[ObjectRef]:
+    """What each learner takes its rows from (`learner_rows`), by rank: matrices, or one description of a stream.
+
+    Args:
+        groups_per_window: row groups that a learner has in memory at a time; None: it holds its whole share.
+
+    Raises:
+        ValueError: the selection leaves fewer rows than there are learners.
+    """
+    if groups_per_window is None:
+        return packed_shards(dataset, manifest, transforms, num_learners, selection)
+    from iql_ray.data.streaming import StreamedRows
+
+    rows = StreamedRows.of(
+        dataset,
+        manifest,
+        transforms,
+        groups_per_window=groups_per_window,
+        num_learners=num_learners,
+        selection=selection,
+    )
+    check_enough_rows(dataset, manifest, selection, sum(group.num_rows for group in rows.groups), num_learners)
+    return [ray.put(rows)] * num_learners
+
+
+def learner_rows(shard: ObjectRef, device: torch.device) -> torch.Tensor | StreamedRows:
+    """A learner's rows on its device: held there, or to be streamed there."""
+    held = ray.get(shard)
+    return resident_rows(shard, device) if isinstance(held, np.ndarray) else replace(held, device=device)
 
 
 def packed_shards(

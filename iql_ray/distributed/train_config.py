@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -52,6 +53,10 @@ class TrainConfig:
     """Where learners compute; auto takes a GPU where the cluster has one for each learner."""
     cpus_per_learner: int = 1
     """CPU threads of each learner; two runs of one thread beat one run of two."""
+    memory_limit: float | None = None
+    """GiB for the data of each learner. A share that fits is held, once for all learners and runs of a node; a larger
+    one is streamed from disk, every row once a pass. Default: half of the object store of a node (Ray gives it 30% of
+    the memory) over the learners that the node has room for; the run keeps what it began with."""
     log_interval_updates: int = 1000
     """Updates between two points of the training curves; each point is the mean over them."""
     checkpoint_interval_updates: int = 10_000
@@ -87,6 +92,8 @@ class TrainConfig:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 1 or more")
+        if self.memory_limit is not None and not (math.isfinite(self.memory_limit) and self.memory_limit > 0):
+            raise ValueError(f"memory_limit = {self.memory_limit}: expected a positive number of GiB")
         if self.max_failures < 0:
             raise ValueError(f"max_failures = {self.max_failures}: expected 0 or more")
         if self.batch_size % self.num_learners:

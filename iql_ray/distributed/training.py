@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from iql_ray import checkpoint, run_folder
 from iql_ray.data.prepared import shard_paths
 from iql_ray.distributed.checking import CheckedRun
+from iql_ray.distributed.data_memory import default_memory_limit, groups_per_window
 from iql_ray.distributed.learner import RunPlan, run_learner
 from iql_ray.distributed.monitor import PolicyModel, Progress, RunSetup, start_monitor
-from iql_ray.distributed.shards import packed_shards
+from iql_ray.distributed.shards import learner_shards
 from iql_ray.distributed.train_config import TrainConfig
 
 Show = Callable[[Progress], None]
@@ -51,6 +53,10 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
         RuntimeError: learners failed more often than `max_failures`, or an evaluation failed.
     """
     device = _device(run)
+    memory_limit = run.config.memory_limit or default_memory_limit(run.config, device, ray.nodes())
+    window_groups = groups_per_window(run.config, run.manifest, run.num_rows, memory_limit)
+    # Saved with the run, so that it is held or streamed alike wherever it is resumed.
+    run = replace(run, config=replace(run.config, memory_limit=memory_limit))
     setup = RunSetup(
         config=run.config,
         manifest=run.manifest,
@@ -61,9 +67,7 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
     monitor = start_monitor()
     with _ended(monitor):
         opened = monitor.open.remote(setup)  # takes seconds; the data is packed meanwhile
-        shards = packed_shards(
-            Path(run.config.dataset), run.manifest, run.transforms, run.config.num_learners, run.config.selection
-        )
+        shards = _shards(run, window_groups)
         run_id, folder = ray.get(opened)
         with _watched(monitor, show):
             _fit(run, folder, device, shards, monitor)
@@ -78,6 +82,8 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
         "run_folder": str(folder),
         "num_updates": run.config.num_updates,
         "dataset_digest": run.manifest.digest,
+        "memory_limit": memory_limit,
+        "is_streamed": window_groups is not None,
         "data_return_mean": run.manifest.episode_returns.mean,
         **ended,
         "model_update": model_update,
@@ -105,6 +111,13 @@ def _device(run: CheckedRun) -> str:
     if device == "auto":
         return "cuda" if num_gpus >= asked.num_learners else "cpu"
     return device
+
+
+def _shards(run: CheckedRun, window_groups: int | None) -> list[ray.ObjectRef]:
+    asked = run.config
+    return learner_shards(
+        Path(asked.dataset), run.manifest, run.transforms, asked.num_learners, asked.selection, window_groups
+    )
 
 
 def _cpus_per_eval_worker(asked: TrainConfig) -> float:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from iql_ray.data.sources import open_source, parse_columns
-from iql_ray.data.sources.parquet import parquet_files
+from iql_ray.data.sources.files import find_files
 from tests.data import examples
 from tests.data.examples import changed, example, tables_of, write_hdf5, write_minari, write_npz, write_parquet
 
@@ -61,7 +61,10 @@ def test_a_row_of_a_later_row_group_is_located_by_its_row_in_the_file(tmp_path: 
 def test_parquet_files_are_read_in_the_natural_order_of_their_numbers(tmp_path: Path) -> None:
     for name in ("part-10", "part-2", "_temporary-1", ".hidden"):
         (tmp_path / f"{name}.parquet").touch()
-    assert [path.stem for path in parquet_files("", str(tmp_path))] == ["part-2", "part-10"]
+    assert [Path(str(path)).stem for path in find_files("", str(tmp_path), (".parquet",), "Parquet")] == [
+        "part-2",
+        "part-10",
+    ]
 
 
 def test_a_glob_selects_files(tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_the_d4rl_layout() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("csv:a.csv", "'csv:a.csv' is not KIND:LOCATION with a kind of npz, hdf5, parquet, minari"),
+        ("tsv:a.tsv", "is not KIND:LOCATION with a kind of npz, hdf5, parquet, csv, minari, ogbench, rllib, umaze"),
         ("a.npz", "is not KIND:LOCATION"),
         ("npz:/nowhere/a.npz", "there is no file /nowhere/a.npz"),
         ("hdf5:/nowhere/a.hdf5", "there is no file /nowhere/a.hdf5"),
@@ -188,7 +191,7 @@ def test_a_file_of_another_format(kind: str, tmp_path: Path) -> None:
 def test_a_cut_hdf5_file_is_named_with_the_fix(num_bytes: int, tmp_path: Path) -> None:
     spec = write_hdf5(tmp_path / "a.hdf5", example())
     os.truncate(tmp_path / "a.hdf5", num_bytes)
-    with pytest.raises(ValueError, match=r"a\.hdf5' cannot be read: .*truncated.*fetch or write it again"):
+    with pytest.raises(ValueError, match=r"a\.hdf5' cannot be read: .*truncated.*fetch or write the file again"):
         open_source(spec)
 
 

@@ -104,7 +104,7 @@ def test_the_shuffle_does_not_depend_on_how_rows_arrive_nor_on_shard_sizes(
     spec = demo_slice(tmp_path, 198 * 4)
     first = prepare_here(spec, tmp_path / "a")
     monkeypatch.setattr("iql_ray.data.sources.npz.ROWS_PER_TABLE", 37)
-    monkeypatch.setattr("iql_ray.data.writing.ROWS_PER_BLOCK", 10)
+    monkeypatch.setattr("iql_ray.data.intake.ROWS_PER_BLOCK", 10)
     monkeypatch.setattr("iql_ray.data.shuffling.BUCKET_BYTES", 1000)
     second = prepare_here(spec, tmp_path / "b")
     assert shard_bytes(tmp_path / "a") == shard_bytes(tmp_path / "b")

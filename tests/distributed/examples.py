@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from torch import Tensor
 
 from iql_ray import checkpoint
 from iql_ray.algorithm.iql_config import IQLConfig
+from iql_ray.data.memory import GIB
 from iql_ray.data.packing import pack
 from iql_ray.data.prepared import read_manifest, shard_paths
+from iql_ray.data.streaming import StreamedRows
 from iql_ray.data.transforms import Transforms
+from iql_ray.distributed.data_memory import groups_per_window
 from iql_ray.distributed.learner import Learner, RunPlan
 from iql_ray.distributed.train_config import TrainConfig
 from tests.data.examples import prepare_here, write_npz
@@ -24,6 +28,10 @@ ENVIRONMENT = "tests.evaluation.toys:CountingEnv"
 """Two observations, one action in [-1, 1], three to six steps an episode."""
 
 STEPS_PER_EPISODE = 10
+
+NUM_STREAMED_ROWS = 3000
+SMALL_LIMIT = 35_000 / GIB
+"""Less than the shares of two learners of so many rows; windows are then of a few shards of fifty rows each."""
 
 
 def tiny_columns(num_rows: int = 120, seed: int = 0) -> dict[str, np.ndarray]:
@@ -84,8 +92,31 @@ def all_rows(dataset: Path, transforms: Transforms) -> np.ndarray:
     return pack(pa.concat_tables([pq.read_table(path) for path in shard_paths(dataset)]), transforms)
 
 
+def shards_of(plan: RunPlan) -> Sequence[Tensor | StreamedRows]:
+    """What each learner of the run has, by rank, as on Ray: equal parts of the rows, or a stream."""
+    config = plan.config
+    if config.memory_limit is not None:
+        return [streamed_rows(plan)] * config.num_learners
+    rows = all_rows(Path(config.dataset), plan.transforms)
+    bounds = [len(rows) * shard // config.num_learners for shard in range(1, config.num_learners)]
+    return [torch.from_numpy(shard) for shard in np.split(rows, bounds)]
+
+
+def streamed_rows(plan: RunPlan) -> StreamedRows:
+    """The stream that the run's memory limit asks for."""
+    config, manifest = plan.config, read_manifest(plan.config.dataset)
+    assert config.memory_limit is not None
+    groups = groups_per_window(config, manifest, manifest.num_rows, config.memory_limit)
+    assert groups is not None, "the dataset fits"
+    return StreamedRows.of(
+        Path(config.dataset), manifest, plan.transforms, groups_per_window=groups, num_learners=config.num_learners
+    )
+
+
 def learner_of(plan: RunPlan, rank: int = 0) -> Learner:
-    """A learner that holds all rows and averages with nobody."""
+    """A learner that averages with nobody and holds all rows, or streams its share where the memory is limited."""
+    if plan.config.memory_limit is not None:
+        return Learner(plan, streamed_rows(plan), rank, None)
     rows = torch.from_numpy(all_rows(Path(plan.config.dataset), plan.transforms))
     return Learner(plan, rows, rank, None)
 

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from iql_ray.distributed.learner import Learner, train
 from iql_ray.distributed.train_config import TrainConfig
-from tests.distributed.examples import Notes, all_rows, copied, plan_of
+from tests.distributed.examples import Notes, copied, plan_of, shards_of
 
 
 class Mean:
@@ -40,9 +39,7 @@ class Mean:
 def trained_in_step(config: TrainConfig, folder: Path) -> dict[str, Tensor]:
     """The tensors that the run of this configuration ends with; `folder` takes its checkpoints."""
     plan = plan_of(config, folder)
-    rows = all_rows(Path(config.dataset), plan.transforms)
-    bounds = [len(rows) * shard // config.num_learners for shard in range(1, config.num_learners)]
-    shards = [torch.from_numpy(shard) for shard in np.split(rows, bounds)]
+    shards = shards_of(plan)
     mean = Mean(config.num_learners)
 
     def work(rank: int) -> dict[str, Tensor]:

@@ -24,6 +24,8 @@ from iql_ray.distributed.learner import (
 from iql_ray.distributed.train_config import TrainConfig
 from tests.distributed.examples import (
     ENVIRONMENT,
+    NUM_STREAMED_ROWS,
+    SMALL_LIMIT,
     Notes,
     copied,
     different,
@@ -38,6 +40,12 @@ from tests.distributed.examples import (
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def larger_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In sixty shards of fifty rows."""
+    return tiny_dataset(tmp_path_factory.mktemp("data"), num_rows=NUM_STREAMED_ROWS)
 
 
 def trained(plan: RunPlan) -> tuple[Learner, Notes]:
@@ -78,6 +86,37 @@ def test_training_20_equals_training_13_crashing_and_going_on_from_10(
     assert different(learner.agent.tensors(), whole.agent.tensors()) == []
     assert different(learner.random_states(), whole.random_states()) == []
     assert different(final_tensors(plan.run_folder, 20), final_tensors(tmp_path / "whole", 20)) == []
+
+
+@pytest.mark.parametrize("seeds", [(0,), (3, 8)])
+def test_a_streaming_learner_goes_on_where_its_stream_stood(
+    larger_dataset: Path, tmp_path: Path, seeds: tuple[int, ...]
+):
+    """Forty-seven batches of sixty-four are a pass; the checkpoint is in the second, the end in the third."""
+    config = train_config(
+        larger_dataset,
+        memory_limit=SMALL_LIMIT,
+        batch_size=64,
+        num_updates=110,
+        checkpoint_interval_updates=60,
+        seeds=seeds,
+    )
+    whole, _ = trained(plan_of(config, tmp_path / "whole"))
+    plan = plan_of(config, tmp_path / "crashed")
+    crashed_after(plan, 83)
+    learner = restored(plan)
+    assert learner.agent.update_count == 60
+    train(learner, learner.sampler, Notes())
+    assert different(learner.agent.tensors(), whole.agent.tensors()) == []
+    assert different(learner.random_states(), whole.random_states()) == []
+
+
+def test_a_checkpoint_of_rows_that_were_held_is_not_continued_on_a_stream(larger_dataset: Path, tmp_path: Path):
+    plan = plan_of(train_config(larger_dataset), tmp_path)
+    trained(plan)
+    streaming = plan_of(train_config(larger_dataset, memory_limit=SMALL_LIMIT), tmp_path)
+    with pytest.raises(ValueError, match=r"held its rows, now they are to be streamed"):
+        learner_of(streaming).restore(checkpoint.load(tmp_path, 20))
 
 
 def test_two_crashes_are_as_good_as_none(dataset: Path, tmp_path: Path):

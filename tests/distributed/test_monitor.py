@@ -12,9 +12,20 @@ import pytest
 import torch
 
 from iql_ray import checkpoint, run_folder
+from iql_ray.algorithm.fqe_config import FQEConfig
 from iql_ray.checkpoint import Checkpoint
-from iql_ray.distributed.monitor import Evaluate, PolicyModel, RunMonitor, evaluation_metrics
+from iql_ray.data.prepared import read_manifest
+from iql_ray.distributed.monitor import (
+    Evaluate,
+    PolicyModel,
+    RunMonitor,
+    RunMonitorActor,
+    RunSetup,
+    evaluation_metrics,
+)
+from iql_ray.evaluation.fqe import fitted_evaluation
 from iql_ray.policy import Policy
+from tests.distributed.examples import tiny_dataset, train_config
 from tests.evaluation.toys import random_policy
 
 
@@ -165,6 +176,43 @@ def test_without_an_environment_nothing_is_evaluated(tmp_path: Path):
     logger = FakeLogger(tmp_path)
     monitor_of(logger, None).finish_evaluations()
     assert logger.metrics == []
+
+
+def test_without_an_environment_checkpoints_are_ranked_from_data_alone(tmp_path: Path):
+    """The policies act at random in the data's spaces; the best is the one that fitted Q evaluation says is best."""
+    dataset = tiny_dataset(tmp_path / "data")
+    for update in (0, 10):
+        saved(tmp_path, update)
+    logger = FakeLogger(tmp_path)
+    budget = FQEConfig(num_members=2, fqe_updates=20, fqe_hidden_sizes=(8,), fqe_batch_size=16)
+    monitor_of(logger, fitted_evaluation(str(dataset), budget, 0.9, seed=0)).finish_evaluations()
+    evaluations = run_folder.read_evaluations(tmp_path)
+    values = {update: each["value"] for update, each in evaluations.items()}
+    assert values[0] != values[10]
+    assert run_folder.best_update(tmp_path) == max(values, key=lambda update: values[update])
+    points = dict(logger.metrics)
+    assert points[10]["eval/return_mean"] == points[10]["eval/value"] == values[10]
+    assert points[10]["eval/return_ci_low"] == evaluations[10]["value_ci"][0]
+
+
+@pytest.mark.parametrize("is_asked_for", [True, False])
+def test_a_run_without_an_environment_is_evaluated_from_data_where_that_is_asked_for(
+    tmp_path: Path, is_asked_for: bool
+):
+    setup = RunSetup(
+        config=train_config(tiny_dataset(tmp_path)),
+        manifest=read_manifest(tmp_path / "tiny-0"),
+        tracking_uri="",
+        resumed_folder=None,
+        num_cpus_per_eval_worker=0.0,
+        fqe=FQEConfig(num_members=2, fqe_updates=20, fqe_hidden_sizes=(8,)) if is_asked_for else None,
+    )
+    evaluate = RunMonitorActor()._evaluation(setup)
+    if not is_asked_for:
+        assert evaluate is None
+        return
+    assert evaluate is not None
+    assert evaluate(random_policy()) == evaluate(random_policy())
 
 
 def test_progress_is_the_last_point_the_last_evaluation_and_every_message(tmp_path: Path):

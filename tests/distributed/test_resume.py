@@ -24,7 +24,15 @@ from iql_ray import run_folder
 from iql_ray.distributed.checking import check
 from iql_ray.distributed.train_config import TrainConfig
 from pipelines import train
-from tests.distributed.examples import ENVIRONMENT, different, final_tensors, tiny_dataset, train_config
+from tests.distributed.examples import (
+    ENVIRONMENT,
+    NUM_STREAMED_ROWS,
+    SMALL_LIMIT,
+    different,
+    final_tensors,
+    tiny_dataset,
+    train_config,
+)
 from tests.distributed.in_step import trained_in_step
 from tests.tracking.examples import client_of, history, new_storage
 
@@ -98,12 +106,17 @@ def in_background(function: Callable[[], None]) -> Callable[[], None]:
     return wait
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
 def test_a_run_whose_learner_is_killed_ends_with_the_parameters_of_one_that_was_not(
-    ray_session: None, config: TrainConfig, tmp_path: Path
+    ray_session: None, config: TrainConfig, tmp_path: Path, is_streamed: bool
 ):
+    """Its rows held, and streamed: four thousand updates are then some twenty passes."""
     from iql_ray.distributed import training
 
     config = replace(config, num_learners=2)
+    if is_streamed:
+        dataset = tiny_dataset(tmp_path / "streamed", num_rows=NUM_STREAMED_ROWS)
+        config = replace(config, dataset=str(dataset), memory_limit=SMALL_LIMIT)
     victims: list[psutil.Process] = []
 
     def kill_one_of_two_learners() -> None:
@@ -116,7 +129,7 @@ def test_a_run_whose_learner_is_killed_ends_with_the_parameters_of_one_that_was_
     wait()
     assert len(victims) == 2
     assert not victims[-1].is_running()
-    assert result["num_updates"] == NUM_UPDATES
+    assert (result["num_updates"], result["is_streamed"]) == (NUM_UPDATES, is_streamed)
     ended = final_tensors(Path(result["run_folder"]), NUM_UPDATES)
     assert different(ended, trained_in_step(config, tmp_path / "undisturbed")) == []
 

@@ -1,4 +1,4 @@
-"""Shards: the dataset in order, cut into equal parts, each one read-only matrix in the object store."""
+"""Shards: the dataset in order, cut into equal parts, each one read-only matrix in the object store; or a stream."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from iql_ray.data.packed import RowLayout
 from iql_ray.data.packing import pack
 from iql_ray.data.prepared import read_manifest, shard_paths
 from iql_ray.data.selection import RowSelection, select_rows
+from iql_ray.data.streaming import StreamedRows
 from iql_ray.data.transforms import TransformConfig, Transforms
-from iql_ray.distributed.shards import packed_shards, resident_rows
+from iql_ray.distributed.shards import learner_rows, learner_shards, packed_shards, resident_rows
 from tests.data.examples import example, prepare_here, write_npz
 from tests.distributed.examples import all_rows, tiny_dataset
 
@@ -114,3 +115,35 @@ def test_a_selection_that_leaves_a_learner_without_rows_is_refused(tmp_path: Pat
     manifest, selection = read_manifest(tmp_path / "a"), RowSelection(top_episode_share=0.5, with_next_actions=True)
     with pytest.raises(ValueError, match=r"a has 1 of its 5 rows left to learn from, for 2 learners; .*lower"):
         packed_shards(tmp_path / "a", manifest, Transforms(), 2, selection)
+
+
+def test_without_windows_a_learner_has_its_matrix(ray_session: None, dataset: Path, transforms: Transforms):
+    (shard,) = learner_shards(dataset, read_manifest(dataset), transforms, 1)
+    rows = learner_rows(shard, torch.device("cpu"))
+    assert isinstance(rows, torch.Tensor)
+    assert np.array_equal(rows.numpy(), all_rows(dataset, transforms))
+
+
+def test_with_windows_every_learner_has_the_stream_and_one_table_of_next_actions(
+    ray_session: None, dataset: Path, transforms: Transforms
+):
+    """The files have 42, 42 and 41 rows, six of them the last of a cut episode; the table is mapped, not copied."""
+    selection = RowSelection(with_next_actions=True)
+    shards = learner_shards(dataset, read_manifest(dataset), transforms, 2, selection, 2)
+    first, second = (learner_rows(shard, torch.device("cpu")) for shard in shards)
+    assert isinstance(first, StreamedRows)
+    assert isinstance(second, StreamedRows)
+    assert (first.groups_per_window, first.num_learners, first.device) == (2, 2, torch.device("cpu"))
+    assert sum(group.num_rows for group in first.groups) == NUM_ROWS - 6
+    assert first.selected is not None
+    assert second.selected is not None
+    assert first.selected.actions is not None
+    assert second.selected.actions is not None
+    assert first.selected.actions.ctypes.data == second.selected.actions.ctypes.data
+
+
+def test_a_streamed_selection_that_leaves_a_learner_without_rows_is_refused(tmp_path: Path):
+    prepare_here(write_npz(tmp_path / "a.npz", example()), tmp_path / "a")
+    manifest, selection = read_manifest(tmp_path / "a"), RowSelection(top_episode_share=0.5, with_next_actions=True)
+    with pytest.raises(ValueError, match=r"a has 1 of its 5 rows left to learn from, for 2 learners; .*lower"):
+        learner_shards(tmp_path / "a", manifest, Transforms(), 2, selection, 1)

@@ -8,12 +8,24 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from iql_ray.data.demo import demo_dataset_path
 from iql_ray.data.prepared import read_manifest
-from pipelines.prepare import PrepareConfig, main, prepare
-from tests.data.examples import DATA_FILES, changed, example, prepare_here, with_value, write_npz, write_parquet
+from pipelines.prepare import PrepareConfig, gathered, main, prepare
+from tests.data.examples import (
+    DATA_FILES,
+    changed,
+    example,
+    parquet_table,
+    prepare_here,
+    with_value,
+    write_npz,
+    write_parquet,
+)
+from tests.data.inspected import clean_columns
 
 CARTPOLE = f"parquet:{DATA_FILES / 'cartpole-rllib'}"
 COLUMNS = ("observations=obs", "next_observations=new_obs", "terminations=dones", "episode=eps_id")
@@ -50,6 +62,51 @@ def test_a_file_of_settings_says_the_same_as_flags(ray_session: None, tmp_path: 
     assert read_manifest(tmp_path / "a").licence == "Apache-2.0"
 
 
+@pytest.mark.parametrize("words", [["--fix", "time-limit-is-truncation"], ["--fix=clip-actions", "--fix", "{}"]])
+def test_repairs_are_done_said_and_recorded(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    lengths = np.array([12, 5, 12, 12])
+    columns = clean_columns(lengths)
+    columns["terminations"] |= columns["truncations"]
+    columns["truncations"][:] = False
+    source = write_npz(tmp_path / "a.npz", columns)
+    rules = [word.format("time-limit-is-truncation") for word in words]
+    assert main(["--source", source, *rules, "--out", str(tmp_path / "a")]) == 0
+    output = capsys.readouterr()
+    assert "--fix time-limit-is-truncation: 3 rows of 3 episodes; terminations at step 12" in output.err
+    result = json.loads(output.out.splitlines()[-1])
+    assert (result["num_terminations"], result["num_truncations"]) == (1, 3)
+    fixes = read_manifest(tmp_path / "a").provenance.fixes
+    assert [(fix["rule"], fix["num_rows"]) for fix in result["fixes"]] == [(fix.rule, fix.num_rows) for fix in fixes]
+    assert len(fixes) == len([word for word in words if word.startswith("--fix")])
+
+
+def test_a_success_that_a_log_names_ends_its_episodes(ray_session: None, tmp_path: Path) -> None:
+    columns = clean_columns(np.array([5, 5]))
+    table = parquet_table(columns).append_column("solved", pa.array([0, 0, 1, 0, 0] * 2))
+    pq.write_table(table, tmp_path / "a.parquet")
+    config = PrepareConfig(
+        source=f"parquet:{tmp_path / 'a.parquet'}",
+        columns=("success=solved",),
+        fix=("end-at-success",),
+        out=tmp_path / "out",
+    )
+    result = prepare(config)
+    assert (result["num_rows"], result["num_terminations"]) == (6, 2)
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.provenance.columns["success"] == "solved"
+    assert "success column" in manifest.provenance.fixes[0].description
+
+
+def test_a_repeated_flag_is_said_once_with_all_its_values() -> None:
+    assert gathered("--fix", ["--fix", "a", "--out", "o", "--fix=b", "--fix", "c", "d"]) == [
+        *("--out", "o"),
+        *("--fix", "a", "b", "c", "d"),
+    ]
+    assert gathered("--fix", ["--out", "o"]) == ["--out", "o"]
+
+
 def test_a_long_preparation_says_how_far_it_is(
     ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +130,8 @@ BAD_OPTIONS = [
     (example(), ["--columns", "rewards"], "expected CANONICAL=THEIRS"),
     (example(), ["--action-bounds", "1", "-1"], "expected LOW below HIGH"),
     (example(), ["--rows-per-shard", "0"], "rows_per_shard is 0"),
+    (example(), ["--fix", "everything"], "--fix"),
+    (changed(actions=np.array([0, 1, 1, 0, 2])), ["--fix", "clip-actions"], "is for actions in a box"),
 ]
 
 

@@ -5,122 +5,95 @@ Vectors are list columns, or several scalar columns joined by commas in the mapp
 
 from __future__ import annotations
 
-import glob
-import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from iql_ray.data.sources.columns import canonical_table, layout_from_headers, resolve_columns
+from iql_ray.data.sources.arrow_columns import column_values
+from iql_ray.data.sources.columns import CANONICAL, Names, layout_from_headers, resolve_columns, resolve_extra
+from iql_ray.data.sources.files import SourceFile, find_files, naming, openable
 from iql_ray.data.sources.source import ROWS_PER_TABLE, Fragment, Layout, Source
+from iql_ray.data.sources.tables import Block, tables_from_blocks
+from iql_ray.data.sources.time_order import ordered_fragments, with_episodes
+
+SUFFIXES = (".parquet",)
 
 
 def describe(spec: str, location: str, chosen: dict[str, str]) -> Source:
     """Open Parquet files by their footers and the first row, which tells how long the lists are.
 
+    Where a column of times is named, that column and the flags are read through once.
+
     Raises:
-        ValueError: no file, an unreadable one, a column missing or of the wrong kind, files of different schemas.
+        ValueError: no file, an unreadable one, a column missing or of the wrong kind, files of different schemas,
+            rows out of order.
     """
-    files = parquet_files(spec, location)
-    fragments = tuple(fragment for path in files for fragment in _row_groups(spec, path, files[0]))
+    return describe_files(spec, find_files(spec, location, SUFFIXES, "Parquet"), chosen, CANONICAL)
+
+
+def describe_files(spec: str, files: tuple[SourceFile, ...], chosen: Mapping[str, str], names: Names) -> Source:
+    """As `describe`, for files that are found already and a format's own names of the canonical columns."""
+    first_names = set(_schema(spec, files[0]).names)
+    fragments = tuple(fragment for file in files for fragment in _row_groups(spec, file, first_names, files[0].name))
     if not fragments:
         raise ValueError(f"source '{spec}' has zero rows; expected at least one transition")
-    with pq.ParquetFile(fragments[0].path) as file:
-        columns = resolve_columns(spec, file.schema_arrow.names, chosen)
-        names = [name for group in columns.values() for name in group]
-        first = next(file.iter_batches(batch_size=1, columns=names))
-    one_row = {name: _values(name, first.column(name), fragments[0].name_row) for name in names}
-    layout = layout_from_headers(spec, columns, {name: (row.dtype, row.shape) for name, row in one_row.items()})
+    columns = resolve_columns(spec, first_names, chosen, names)
+    time = resolve_extra(spec, "time", first_names, chosen)
+    success = resolve_extra(spec, "success", first_names, chosen)
+    needed = Layout(observation_dim=0, action_dim=0, is_discrete=False, columns=columns, time=time).own_columns
+    first = next(read_columns(fragments[0], [*needed, *time], rows_per_block=1), None)
+    if first is None:
+        raise ValueError(f"source '{spec}': {files[0]} is damaged: its footer counts rows that it does not have")
+    headers = {name: (values.dtype, values.shape) for name, values in first.items()}
+    layout = layout_from_headers(spec, columns, headers, success=success, time=time)
+    fragments = ordered_fragments(fragments, layout, read_columns)
     return Source(spec=spec, layout=layout, fragments=fragments, files=files, read_fragment=read)
 
 
-def parquet_files(spec: str, location: str) -> tuple[Path, ...]:
-    """The files of a location in natural order: `part-2` before `part-10`, as they were written.
-
-    Raises:
-        ValueError: there is none.
-    """
-    path = Path(location).expanduser()
-    if path.is_dir():
-        found = [file for file in path.rglob("*.parquet") if not _is_hidden(file.relative_to(path))]
-    else:
-        found = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path)) if Path(name).is_file()]
-    if not found:
-        raise ValueError(f"source '{spec}': no Parquet file at {path} (a file, a folder of *.parquet, or a glob)")
-    return tuple(sorted(found, key=lambda file: [_natural(part) for part in file.parts]))
+def _schema(spec: str, file: SourceFile) -> pa.Schema:
+    with _opened(spec, file) as parquet:
+        return parquet.schema_arrow
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A sort key in which digits compare as numbers."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part]
-
-
-def _row_groups(spec: str, path: Path, first: Path) -> Iterator[Fragment]:
-    try:
-        with pq.ParquetFile(path) as file, pq.ParquetFile(first) as reference:
-            sizes = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
-            missing = set(reference.schema_arrow.names) - set(file.schema_arrow.names)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"source '{spec}': {path} is not a Parquet file: {error}") from error
+def _row_groups(spec: str, file: SourceFile, expected: set[str], first_name: str) -> Iterator[Fragment]:
+    with _opened(spec, file) as parquet:
+        sizes = [parquet.metadata.row_group(index).num_rows for index in range(parquet.num_row_groups)]
+        missing = expected - set(parquet.schema_arrow.names)
     if missing:
-        raise ValueError(f"source '{spec}': {path.name} lacks columns {sorted(missing)} that {first.name} has")
+        raise ValueError(f"source '{spec}': {file.name} lacks columns {sorted(missing)} that {first_name} has")
     first_row = 0
     for index, size in enumerate(sizes):
         if size:
-            yield Fragment(path=str(path), start=index, stop=index + 1, first_row=first_row, num_rows=size)
+            yield Fragment(path=str(file), start=index, stop=index + 1, first_row=first_row, num_rows=size)
         first_row += size
+
+
+def _opened(spec: str, file: SourceFile) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(openable(str(file)))
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"source '{spec}': {file} is not a Parquet file: {error}") from error
 
 
 def read(fragment: Fragment, layout: Layout) -> Iterator[pa.Table]:
     """The fragment's rows, a table at a time, without holding the row group."""
-    names = [name for group in layout.columns.values() for name in group]
+    blocks = with_episodes(read_columns(fragment, layout.own_columns), layout, fragment)
+    return tables_from_blocks(blocks, layout, fragment)
+
+
+def read_columns(fragment: Fragment, names: list[str], rows_per_block: int = ROWS_PER_TABLE) -> Iterator[Block]:
+    """Some of the fragment's columns, a block at a time; checksums of pages are verified where they were written."""
     row_groups = list(range(fragment.start, fragment.stop))
     start = 0
-    with pq.ParquetFile(fragment.path) as file:
-        for batch in file.iter_batches(ROWS_PER_TABLE, row_groups=row_groups, columns=names, use_threads=False):
-
-            def name_row(row: int, start: int = start) -> str:
-                return fragment.name_row(start + row)
-
-            values = {name: _values(name, batch.column(name), name_row) for name in names}
-            yield canonical_table(values, layout, name_row)
+    with (
+        naming(fragment.path, known_by=fragment.file_name),
+        pq.ParquetFile(openable(fragment.path), page_checksum_verification=True) as file,
+    ):
+        for batch in file.iter_batches(rows_per_block, row_groups=row_groups, columns=names, use_threads=False):
+            yield _block(batch, names, fragment, start)
             start += batch.num_rows
 
 
-def _values(name: str, column: pa.Array, name_row: Callable[[int], str]) -> np.ndarray:
-    """An Arrow column as (rows,) or, where it holds lists, as (rows, length).
-
-    Raises:
-        ValueError: a null, lists of different lengths, or a type that is no number, string or list.
-    """
-    if isinstance(column, pa.ExtensionArray):
-        column = column.storage
-    if column.null_count:
-        where = name_row(_first(column.is_null()))
-        raise ValueError(f"column {name} is null at {where}; expected a value in every row")
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if not _is_list(column.type):
-        return column.to_numpy(zero_copy_only=False)
-    lengths = pc.call_function("list_value_length", [column]).to_numpy()
-    if (lengths != lengths[0]).any():
-        row = int(np.argmax(lengths != lengths[0]))
-        where = name_row(row)
-        raise ValueError(f"column {name} has a list of {lengths[row]} at {where}, expected {lengths[0]} as before it")
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), lengths[0])
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
-def _first(mask: pa.BooleanArray) -> int:
-    return pc.index(mask, True).as_py()
+def _block(batch: pa.RecordBatch, names: list[str], fragment: Fragment, start: int) -> Block:
+    return {name: column_values(name, batch.column(name), lambda row: fragment.name_row(start + row)) for name in names}

@@ -11,8 +11,9 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from iql_ray.data.sources.columns import canonical_table, layout_from_headers, resolve_columns, row_count
+from iql_ray.data.sources.columns import layout_from_headers, resolve_columns, row_count
 from iql_ray.data.sources.source import ROWS_PER_TABLE, Fragment, Layout, Recorded, Source, ranges
+from iql_ray.data.sources.tables import tables_from_blocks
 
 
 def from_columns(spec: str, columns: Mapping[str, np.ndarray], recorded: Recorded | None = None) -> Source:
@@ -44,7 +45,8 @@ def from_columns(spec: str, columns: Mapping[str, np.ndarray], recorded: Recorde
 
 def _read(columns: Mapping[str, np.ndarray], fragment: Fragment, layout: Layout) -> Iterator[pa.Table]:
     """The fragment's rows, a table at a time."""
-    names = [name for group in layout.columns.values() for name in group]
-    for start, stop in ranges(fragment.num_rows, ROWS_PER_TABLE):
-        values = {name: columns[name][start:stop] for name in names}
-        yield canonical_table(values, layout, lambda row, start=start: fragment.name_row(start + row))
+    blocks = (
+        {name: columns[name][start:stop] for name in layout.own_columns}
+        for start, stop in ranges(fragment.num_rows, ROWS_PER_TABLE)
+    )
+    return tables_from_blocks(blocks, layout, fragment)
