@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from iql_ray.algorithm.denormals import flushed_denormals
 from iql_ray.algorithm.fqe import (
     EpisodeBootstrap,
     Fit,
@@ -108,7 +109,6 @@ class FittedQEvaluator:
             ValueError: the policy does not fit the dataset.
         """
         self.check(policy)
-        torch.set_flush_denormal(True)  # decayed Adam moments would otherwise crawl through subnormal arithmetic
         behaviour, behaviour_values = self._behaviour
         inputs, generator = self._inputs, np.random.default_rng(child_seed(self.seed, "fqe", "actions"))
         after = inputs.policy_after(policy, inputs.training_rows, temperature, generator)
@@ -162,7 +162,8 @@ class FittedQEvaluator:
         spaces = self.logged.manifest.spaces
         ensemble = QEnsemble(spaces, self.config, self._scale, self.seed, self._device, start)
         packed = PackedTransitions(self._inputs.transitions(rows), after)
-        return fit(ensemble, packed, bootstrap, initial, config=self.config, discount=self.discount)
+        with flushed_denormals():
+            return fit(ensemble, packed, bootstrap, initial, config=self.config, discount=self.discount)
 
     def check(self, policy: Policy) -> None:
         """Refuse a policy that acts in other spaces.
