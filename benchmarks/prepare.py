@@ -1,7 +1,8 @@
-"""python benchmarks/prepare.py [--rows 1000000] [--out benchmarks/results/prepare.json]
+"""python benchmarks/prepare.py [--rows 1000000 4000000] [--repeats 3] [--out benchmarks/results/prepare.json]
 
-How long `iql-ray prepare` takes for a folder of Parquet files, and the most memory its process tree holds, beside the
-limit: plain pyarrow that reads the same files, shuffles and writes them without a check, in one process.
+How long `iql-ray prepare` takes for a folder of Parquet files of two sizes, and the most memory its process tree holds,
+beside the limit: pyarrow alone that reads the same files and writes them again, without a shuffle, a hash, a check or a
+bound on memory. Beside that, pyarrow that shuffles too, and preparing through a local Ray, whose start is in its total.
 
 Memory is the sum of the tree's resident sets, Ray's own processes included; pages that processes share count twice.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,7 +29,13 @@ import pyarrow.parquet as pq
 OBSERVATION_DIM, ACTION_DIM = 17, 6
 ROWS_PER_FILE, ROWS_PER_EPISODE = 50_000, 1_000
 ROOT = Path(__file__).resolve().parent.parent
-TARGET_SECONDS, TARGET_GIGABYTES = 60.0, 3.0
+TARGET_RATIO = 2.0
+CASES = {
+    "copy": "pyarrow: read and write",
+    "shuffled": "pyarrow: and shuffle",
+    "prepare": "iql-ray prepare",
+    "prepare_ray": "iql-ray prepare on Ray",
+}
 
 
 def write_source(folder: Path, num_rows: int) -> None:
@@ -54,30 +62,54 @@ def lists(matrix: np.ndarray) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, matrix.astype(np.float32).reshape(-1))
 
 
-def copy_plainly(source: Path, out: Path) -> None:
-    """The limit: read everything, take a random permutation, write."""
+def copy_plainly(source: Path, out: Path, shuffled: bool) -> None:
+    """What pyarrow alone takes: read everything with all its threads, write it with the compression of a shard."""
     table = pq.read_table(source)
-    order = np.random.default_rng(0).permutation(table.num_rows)
-    pq.write_table(table.take(order), out, compression="zstd", use_dictionary=False)
+    if shuffled:
+        table = table.take(np.random.default_rng(0).permutation(table.num_rows))
+    pq.write_table(table, out, compression="zstd", use_dictionary=False)
 
 
-def measure(command: list[str]) -> dict[str, float]:
-    """Seconds and peak memory in GB of a command and all its children."""
+def command(case: str, folder: Path) -> list[str]:
+    """What is measured."""
+    source, out = folder / "source", folder / "out"
+    if case in ("copy", "shuffled"):
+        return [sys.executable, __file__, "--copy", str(source), str(out), *(["--shuffled"] if case != "copy" else [])]
+    reader = ["--reader", "ray"] if case == "prepare_ray" else []
+    return [sys.executable, "-m", "pipelines.prepare", "--source", f"parquet:{source}", "--out", str(out), *reader]
+
+
+def measure(case: str, folder: Path) -> dict[str, float]:
+    """Seconds and peak memory in GB of a command and all its children; CPU seconds but for Ray's own processes."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command(case, folder), env=environment, cwd=ROOT, stdout=subprocess.DEVNULL)
     peak = [0]
-    sampler = threading.Thread(target=_sample, args=(psutil.Process(process.pid), peak), daemon=True)
-    sampler.start()
-    if process.wait() != 0:
-        raise RuntimeError(f"{command} exited with {process.returncode}")
-    return {"seconds": time.perf_counter() - started, "peak_gigabytes": peak[0] / 1e9}
+    threading.Thread(target=_sample, args=(psutil.Process(process.pid), peak), daemon=True).start()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"{process.args} exited with {process.returncode}")
+    seconds = time.perf_counter() - started
+    _remove(folder / "out")
+    return {
+        "seconds": seconds,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_gigabytes": peak[0] / 1e9,
+    }
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _sample(process: psutil.Process, peak: list[int]) -> None:
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        peak[0] = max(peak[0], sum(map(_resident, [process, *_children(process)])))
-        time.sleep(0.1)
+    while (resident := sum(map(_resident, [process, *_children(process)]))) > 0:
+        peak[0] = max(peak[0], resident)
+        time.sleep(0.05)
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
@@ -94,45 +126,71 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
-def run(num_rows: int) -> dict[str, Any]:
-    """Both ways over the same files."""
+def run(num_rows: int, repeats: int) -> dict[str, Any]:
+    """All ways over the same files, in turns; of each the fastest turn, but the highest peak."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "source").mkdir()
         write_source(folder / "source", num_rows)
-        plain = [sys.executable, __file__, "--plain", str(folder / "source"), str(folder / "plain.parquet")]
-        command = ["--source", f"parquet:{folder / 'source'}", "--out", str(folder / "prepared")]
-        return {
-            "rows": num_rows,
-            "cpus": os.cpu_count(),
-            "source_bytes": sum(path.stat().st_size for path in (folder / "source").iterdir()),
-            "prepare": measure([sys.executable, "-m", "pipelines.prepare", *command]),
-            "plain": measure(plain),
-        }
+        turns = [{case: measure(case, folder) for case in CASES} for _ in range(repeats)]
+        size = sum(path.stat().st_size for path in (folder / "source").iterdir())
+    best = {case: min((turn[case] for turn in turns), key=lambda turn: turn["seconds"]) for case in CASES}
+    for case, result in best.items():
+        result["peak_gigabytes"] = max(turn[case]["peak_gigabytes"] for turn in turns)
+    return {"rows": num_rows, "source_bytes": size, **best}
+
+
+def compare(small: dict[str, Any], large: dict[str, Any]) -> dict[str, float]:
+    """Against pyarrow that reads and writes: in total, and per further row, where starting is paid already."""
+
+    def ratio(case: str, of: str, quantity: str = "seconds") -> float:
+        return large[case][quantity] / large[of][quantity]
+
+    def steady(case: str) -> float:
+        return (large[case]["seconds"] - small[case]["seconds"]) / (large["rows"] - small["rows"])
+
+    return {
+        "total": ratio("prepare", "copy"),
+        "steady": steady("prepare") / steady("copy"),
+        "cpu": ratio("prepare", "copy", "cpu_seconds"),
+        "total_shuffled": ratio("prepare", "shuffled"),
+        "total_ray": ratio("prepare_ray", "copy"),
+        "steady_ray": steady("prepare_ray") / steady("copy"),
+        "peak_memory_growth": large["prepare"]["peak_gigabytes"] / small["prepare"]["peak_gigabytes"],
+    }
 
 
 def show(result: dict[str, Any]) -> None:
     """A table for people, then JSON for scripts."""
-    size = result["source_bytes"] / 1e6
-    print(f"{result['rows']:,} rows, {size:.0f} MB of Parquet, {result['cpus']} CPUs; start of Python and Ray included")
-    print(f"{'':22}{'seconds':>10}{'peak GB':>10}")
-    for name, label in (("prepare", "iql-ray prepare"), ("plain", "plain pyarrow (limit)")):
-        print(f"{label:22}{result[name]['seconds']:>10.1f}{result[name]['peak_gigabytes']:>10.2f}")
-    print(f"{'target at 1M rows':22}{TARGET_SECONDS:>10.1f}{TARGET_GIGABYTES:>10.2f}")
+    for size in result["sizes"]:
+        print(f"{size['rows']:,} rows, {size['source_bytes'] / 1e6:.0f} MB of Parquet, {result['cpus']} CPUs")
+        print(f"{'':26}{'seconds':>10}{'CPU seconds':>14}{'peak GB':>10}")
+        for case, label in CASES.items():
+            seconds, cpu_seconds, peak = size[case].values()
+            print(f"{label:26}{seconds:>10.1f}{cpu_seconds:>14.1f}{peak:>10.2f}")
+    ratios = result["ratios"]
+    print(f"prepare against read and write: {ratios['total']:.2f} in total, {ratios['steady']:.2f} per further row")
+    print(f"    (target {TARGET_RATIO}); peak memory grows by a factor {ratios['peak_memory_growth']:.2f}")
     print(json.dumps(result))
 
 
 def main() -> None:
     """Measure, print, and write only where asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, nargs=2, default=(1_000_000, 4_000_000), metavar=("SMALL", "LARGE"))
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--plain", nargs=2, type=Path, metavar=("SOURCE", "OUT"), help=argparse.SUPPRESS)
+    parser.add_argument("--copy", nargs=2, type=Path, metavar=("SOURCE", "OUT"), help=argparse.SUPPRESS)
+    parser.add_argument("--shuffled", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.plain:
-        copy_plainly(*arguments.plain)
+    if arguments.copy:
+        source, out = arguments.copy
+        copy_plainly(source, out, arguments.shuffled)
         return
-    result = run(arguments.rows)
+    load = os.getloadavg()[0]
+    sizes = [run(num_rows, arguments.repeats) for num_rows in arguments.rows]
+    machine = {"cpus": os.cpu_count(), "load_average": load, "repeats": arguments.repeats}
+    result = {**machine, "target_ratio": TARGET_RATIO, "ratios": compare(*sizes), "sizes": sizes}
     show(result)
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

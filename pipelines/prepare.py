@@ -5,11 +5,12 @@ Logged data in, a prepared dataset out: Parquet shards of shuffled transitions, 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
 Rule = Literal["clip-actions", "time-limit-is-truncation", "end-at-success", "drop-nonfinite-rows"]
 """The rules of `data/fixes.py`, which a command's help does not import."""
 
+Reader = Literal["auto", "threads", "ray"]
+
+KINDS_THAT_HOLD_THE_LOCK = ("hdf5", "minari", "rllib")
+"""Formats whose decoders hold Python's lock, so that only processes read them in parallel."""
+
+BYTES_WORTH_RAY = 2 * 2**30
+"""Files of such a format beyond this: a local Ray takes some ten seconds to start."""
+
 PROGRESS_SECONDS = 10.0
 
 MAZE_KIND = "umaze:"
@@ -43,7 +52,8 @@ class PrepareConfig:
     umaze:paper, umaze:stitching, umaze:narrow or umaze:lucky, with :coordinates after it for observations (x, y)
     instead of one-hot, and with :SEED for another draw."""
     out: Path
-    """The folder to make. It appears whole at the end, or not at all."""
+    """The folder to make. It appears whole at the end, or not at all. Interrupted, killed or out of disk space, the
+    same command goes on where it stood, from a hidden folder beside this one."""
     env: str | None = None
     """Environment id whose spaces the data must fit, and whose action bounds the prepared actions have."""
     columns: tuple[str, ...] = ()
@@ -68,6 +78,9 @@ class PrepareConfig:
     end-at-success terminates each episode at its first success (a source's success column, or the larger of two reward
     values) and leaves out what follows; drop-nonfinite-rows leaves out rows with NaN or infinity and cuts the episode
     there. Give several after one --fix, or repeat it. The manifest records what each changed."""
+    reader: Reader = "auto"
+    """Who reads the files: threads of this process, or Ray tasks. auto: Ray where RAY_ADDRESS names a cluster, and for
+    more than 2 GiB of a format that threads cannot read in parallel (hdf5, minari, rllib). The dataset is the same."""
     overwrite: bool = False
     """Replace a prepared dataset at --out, once the new one is complete."""
 
@@ -87,9 +100,8 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     Raises:
         ValueError: bad input; nothing is left behind, nothing is overwritten.
     """
-    from iql_ray.data.fixes import SURVEYED_RULES
-    from iql_ray.data.intake import survey
-    from iql_ray.data.writing import check_destination, write_dataset
+    from iql_ray.data.work_folder import check_destination
+    from iql_ray.data.writing import prepare_dataset
 
     check_destination(config.out, config.overwrite)
     source = _maze_source(config) if config.source.startswith(MAZE_KIND) else _logged_source(config)
@@ -98,14 +110,10 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     plan = _plan(config, source)
     if config.minari is not None:
         _export(source, config.minari)
-    with _reading(source) as read:
-        if set(plan.fixes) & set(SURVEYED_RULES):
-            plan = replace(plan, facts=survey(read(), plan))
-        manifest = write_dataset(read(), plan)
+    with _reading(source, config.reader) as read:
+        manifest = prepare_dataset(read, plan, say=_say)
     for fix in manifest.provenance.fixes:
-        print(
-            f"--fix {fix.rule}: {fix.num_rows} rows of {fix.num_episodes} episodes; {fix.description}", file=sys.stderr
-        )
+        _say(f"--fix {fix.rule}: {fix.num_rows} rows of {fix.num_episodes} episodes; {fix.description}")
     return _result(config.out, manifest)
 
 
@@ -146,27 +154,48 @@ def _export(source: Source, dataset_id: str) -> None:
 
 
 @contextmanager
-def _reading(source: Source) -> Iterator[Callable[[], Iterator[pa.Table]]]:
-    """Reads the source's tables in order, as often as it is called: from files through Ray; what has no files lies in
-    this process and is read here."""
-    if not source.files:
-        yield lambda: _announced((table for each in source.fragments for table in source.read(each)), source.num_rows)
+def _reading(source: Source, reader: Reader) -> Iterator[Callable[[int], Iterator[pa.Table]]]:
+    """Reads the source's tables in order, from a row on; Ray starts when it is first asked to."""
+    from iql_ray.data.reading import read_in_threads
+
+    if not is_for_ray(source, reader):
+        yield lambda first_row: _announced(read_in_threads(source, first_row), first_row, source.num_rows)
         return
-    with ray_session():
-        from iql_ray.distributed.preparation import read_in_order
+    with ExitStack() as stack:
 
-        yield lambda: _announced(read_in_order(source), source.num_rows)
+        def read(first_row: int) -> Iterator[pa.Table]:
+            stack.enter_context(ray_session())
+            from iql_ray.distributed.preparation import read_in_order
+
+            return _announced(read_in_order(source, first_row), first_row, source.num_rows)
+
+        yield read
 
 
-def _announced(tables: Iterable[pa.Table], total: int) -> Iterator[pa.Table]:
+def is_for_ray(source: Source, reader: Reader) -> bool:
+    """Whether Ray reads the files: on a cluster, or where it is worth its start. What has no files lies in this
+    process."""
+    if reader != "auto" or not source.files:
+        return reader == "ray" and bool(source.files)
+    if "RAY_ADDRESS" in os.environ:
+        return True
+    kind = source.spec.partition(":")[0]
+    return kind in KINDS_THAT_HOLD_THE_LOCK and sum(file.stat().st_size for file in source.files) > BYTES_WORTH_RAY
+
+
+def _announced(tables: Iterable[pa.Table], num_rows: int, total: int) -> Iterator[pa.Table]:
     """The same tables; a line on stderr now and then says how many rows have been read."""
-    num_rows, shown_at = 0, time.monotonic()
+    shown_at = time.monotonic()
     for table in tables:
         yield table
         num_rows += table.num_rows
         if time.monotonic() - shown_at >= PROGRESS_SECONDS:
-            print(f"read {num_rows:,} of {total:,} rows", file=sys.stderr)
+            _say(f"read {num_rows:,} of {total:,} rows")
             shown_at = time.monotonic()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _plan(config: PrepareConfig, source: Source) -> WritingPlan:

@@ -55,6 +55,14 @@ def test_a_saved_configuration_loads_equal_and_leaves_no_partial_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
+@pytest.mark.parametrize("number", [1e-05, 3e-12, 1.5e-07, 1e22, -2e-09])
+def test_small_and_large_numbers_are_read_as_numbers(tmp_path, number):
+    config.save(Run(dataset="d", reward_scale=number), tmp_path / "config.json")
+    assert config.load(Run, tmp_path / "config.json").reward_scale == number
+    (tmp_path / "run.yaml").write_text(f"dataset: 1e5x\nreward_scale: {number}\n")
+    assert config.load(Run, tmp_path / "run.yaml") == Run(dataset="1e5x", reward_scale=number)
+
+
 def test_yaml_with_a_nested_group_fills_the_nested_dataclass(tmp_path):
     (tmp_path / "run.yaml").write_text("dataset: data/pen\nagent:\n  discount: 0.9\n  hidden_sizes: [64, 64]\n")
     run = config.load(Run, tmp_path / "run.yaml")

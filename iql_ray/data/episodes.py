@@ -6,7 +6,7 @@ depends on where blocks are cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ class EpisodeLog:
 
     def __init__(self) -> None:
         self.num_rows = 0
+        self.num_episodes = 0
         self.num_derived_truncations = 0
         self._returns: list[np.ndarray] = [np.zeros(0)]
         self._lengths: list[np.ndarray] = [np.zeros(0, np.int64)]
@@ -37,6 +38,18 @@ class EpisodeLog:
         self._lengths.append(records["step"][ends].astype(np.int64) + 1)
         self._ids.append(source_ids[ends])
         self.num_rows += len(records)
+        self.num_episodes += num_ended
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything, where an episode has just ended."""
+        counts = np.array([self.num_rows, self.num_derived_truncations])
+        return {"returns": self.returns, "lengths": self.lengths, "ids": np.concatenate(self._ids), "counts": counts}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Become the log that gave these `arrays`."""
+        self._returns, self._lengths, self._ids = [arrays["returns"]], [arrays["lengths"]], [arrays["ids"]]
+        self.num_rows, self.num_derived_truncations = map(int, arrays["counts"])
+        self.num_episodes = len(arrays["returns"])
 
     @property
     def returns(self) -> np.ndarray:
@@ -79,7 +92,8 @@ def number_episodes(
     """Blocks with running episode numbers and steps, every episode ending in a termination or a truncation.
 
     Args:
-        blocks: rows in order; where `has_ids`, `episode` holds the source's id.
+        blocks: rows in order from an episode's first; where `has_ids`, `episode` holds the source's id.
+        log: of the episodes before these, whose numbers go on.
         has_truncations: the source says itself where it cut episodes. If it does not and has ids, an episode that
             ends without a termination was cut.
         unfinished: what to do with an episode that ends with neither flag where the source should have said.
@@ -87,7 +101,7 @@ def number_episodes(
     Raises:
         ValueError: an unfinished episode, or an episode that goes on after its flagged end.
     """
-    number, step = 0, 0
+    number, step = log.num_episodes, 0
     for block, following in with_following(blocks):
         flagged = block["terminations"] | block["truncations"]
         ends = _last_rows(block, following) if has_ids else flagged | _is_final(block, following)
@@ -105,8 +119,6 @@ def number_episodes(
         number += int(ends.sum())
         step = 0 if ends[-1] else int(block["step"][-1]) + 1
         yield block
-    if has_ids:
-        log.check_contiguous(locate)
 
 
 def link_next_observations(blocks: Iterable[Records]) -> Iterator[Records]:
@@ -138,6 +150,31 @@ def with_following(blocks: Iterable[Records]) -> Iterator[tuple[Records, np.void
         held = block if len(block) else held
     if held is not None:
         yield held, None
+
+
+def sections(blocks: Iterable[Records], *, has_ids: bool, is_due: Callable[[], bool]) -> Iterator[Iterator[Records]]:
+    """The stream in sections of whole episodes, each to be used up before the next is asked for.
+
+    Args:
+        blocks: rows as the source has them; where `has_ids`, `episode` holds its id, else flags end episodes.
+        is_due: asked at every block; where it says so, the section ends with the last episode that ends there.
+    """
+    stream = with_following(blocks)
+    ahead = next(stream, None)
+
+    def section() -> Iterator[Records]:
+        nonlocal ahead
+        while ahead is not None:
+            block, following = ahead
+            ends = _last_rows(block, following) if has_ids else block["terminations"] | block["truncations"]
+            size = int(np.flatnonzero(ends)[-1]) + 1 if ends.any() and following is not None and is_due() else 0
+            ahead = (block[size:], following) if 0 < size < len(block) else next(stream, None)
+            yield block[:size] if size else block
+            if size:
+                return
+
+    while ahead is not None:
+        yield section()
 
 
 def _last_rows(block: Records, following: np.void | None) -> np.ndarray:

@@ -53,13 +53,16 @@ class Intake:
         self.plan = plan
         self.num_clipped_actions = 0
 
-    def records(self, tables: Iterable[pa.Table]) -> Iterator[Records]:
+    def records(self, tables: Iterable[pa.Table], first_row: int = 0) -> Iterator[Records]:
         """Blocks of finite values, unless rows of others are to be dropped.
+
+        Args:
+            first_row: the source's number of the first row that comes.
 
         Raises:
             ValueError: NaN or infinity, with the source's row.
         """
-        num_rows = 0
+        num_rows = first_row
         for table in tables:
             for start in range(0, table.num_rows, ROWS_PER_BLOCK):
                 block = self._read(table.slice(start, ROWS_PER_BLOCK))
@@ -67,16 +70,17 @@ class Intake:
                 num_rows += len(block)
                 yield block
 
-    def in_units(self, blocks: Iterable[Records], clipped: Changes | None) -> Iterator[Records]:
+    def in_units(self, blocks: Iterable[Records], clipped: Changes | None, first_row: int) -> Iterator[Records]:
         """The same rows with actions in the environment's units.
 
         Args:
             clipped: counts the rows whose actions were clipped to their box; None: there they are refused.
+            first_row: the source's number of the first row that comes.
 
         Raises:
             ValueError: an action out of its bounds, with the source's row.
         """
-        num_rows = 0
+        num_rows = first_row
         for block in blocks:
             if clipped is not None:
                 clip_actions(block, self._box(), clipped)
@@ -109,14 +113,18 @@ class Intake:
         check_finite(block, columns, first_row, self.plan.source.locate)
 
 
-def numbered(tables: Iterable[pa.Table], intake: Intake, log: EpisodeLog, fixes: Fixes) -> Iterator[Records]:
-    """Checked, repaired rows in numbered episodes; the log has these episodes, as they are after the repairs."""
-    logged = EpisodeLog() if fixes.rules else log
-    blocks = _as_logged(tables, intake, logged)
-    blocks = intake.in_units(blocks, fixes.changes.get("clip-actions"))
-    if not fixes.rules:
-        return blocks
-    return _renumbered(fixes.apply(blocks), log, logged)
+def numbered(
+    blocks: Iterable[Records], intake: Intake, log: EpisodeLog, as_logged: EpisodeLog, fixes: Fixes
+) -> Iterator[Records]:
+    """A section's records as repaired rows in numbered episodes.
+
+    Args:
+        log: takes these episodes as they are after the repairs.
+        as_logged: takes them as they were before; where there are no repairs, the same object.
+    """
+    rows = _number_as_logged(blocks, intake.plan, as_logged)
+    rows = intake.in_units(rows, fixes.changes.get("clip-actions"), first_row=as_logged.num_rows)
+    return _renumbered(fixes.apply(rows), log, as_logged) if fixes.rules else rows
 
 
 def _renumbered(blocks: Iterator[Records], log: EpisodeLog, as_logged: EpisodeLog) -> Iterator[Records]:
@@ -131,22 +139,33 @@ def survey(tables: Iterable[pa.Table], plan: WritingPlan) -> SurveyedFacts:
     Raises:
         ValueError: anything wrong with the rows.
     """
-    seen = Survey()
-    for block in _as_logged(tables, Intake(plan), EpisodeLog()):
+    seen, log = Survey(), EpisodeLog()
+    for block in _number_as_logged(Intake(plan).records(tables), plan, log):
         seen.add(block)
+    check_ids(log, plan)
     return seen.facts()
 
 
-def _as_logged(tables: Iterable[pa.Table], intake: Intake, log: EpisodeLog) -> Iterator[Records]:
+def check_ids(as_logged: EpisodeLog, plan: WritingPlan) -> None:
+    """Refuse an episode id of the source that comes back, once all rows were numbered.
+
+    Raises:
+        ValueError: names the rows where the episode stopped and where it came back.
+    """
+    if plan.source.layout.has_episodes:
+        as_logged.check_contiguous(plan.source.locate)
+
+
+def _number_as_logged(blocks: Iterable[Records], plan: WritingPlan, log: EpisodeLog) -> Iterator[Records]:
     """The source's rows in numbered episodes, with nothing changed yet."""
-    layout = intake.plan.source.layout
+    layout = plan.source.layout
     return number_episodes(
-        intake.records(tables),
+        blocks,
         log,
         has_ids=layout.has_episodes,
         has_truncations=layout.has_truncations,
-        unfinished=intake.plan.unfinished_episodes,
-        locate=intake.plan.source.locate,
+        unfinished=plan.unfinished_episodes,
+        locate=plan.source.locate,
     )
 
 

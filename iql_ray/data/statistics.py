@@ -50,17 +50,24 @@ class RunningStatistics:
 
     def add(self, piece: np.ndarray) -> None:
         """Take (rows,) or (rows, dim)."""
-        values = piece.reshape(len(piece), -1).astype(np.float64)
-        mean, low, high = values.mean(axis=0), values.min(axis=0), values.max(axis=0)
-        squares = np.square(values - mean).sum(axis=0)
+        values = np.ascontiguousarray(piece).reshape(len(piece), -1).T.astype(np.float64, order="C")
+        of_piece = RunningStatistics()
+        of_piece.num_rows, of_piece._mean = len(piece), values.mean(axis=1)
+        of_piece._min, of_piece._max = values.min(axis=1), values.max(axis=1)
+        values -= of_piece._mean[:, None]
+        of_piece._squares = np.einsum("ij,ij->i", values, values)
+        self.merge(of_piece)
+
+    def merge(self, later: RunningStatistics) -> None:
+        """Take what another saw of the rows that come after."""
         if self.num_rows == 0:
-            self._mean, self._squares, self._min, self._max = mean, squares, low, high
+            self._mean, self._squares, self._min, self._max = later._mean, later._squares, later._min, later._max
         else:
-            total, shift = self.num_rows + len(piece), mean - self._mean
-            self._mean = self._mean + shift * (len(piece) / total)
-            self._squares = self._squares + squares + shift**2 * (self.num_rows * len(piece) / total)
-            self._min, self._max = np.minimum(self._min, low), np.maximum(self._max, high)
-        self.num_rows += len(piece)
+            total, shift = self.num_rows + later.num_rows, later._mean - self._mean
+            self._mean = self._mean + shift * (later.num_rows / total)
+            self._squares = self._squares + later._squares + shift**2 * (self.num_rows * later.num_rows / total)
+            self._min, self._max = np.minimum(self._min, later._min), np.maximum(self._max, later._max)
+        self.num_rows += later.num_rows
 
     def result(self) -> ColumnStatistics:
         """The statistics of everything so far, at least one row."""

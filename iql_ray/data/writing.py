@@ -1,124 +1,73 @@
-"""From tables in order to a prepared dataset: checked, linked, shuffled once, written whole or not at all.
+"""From a source's rows to a prepared dataset: checked, linked, shuffled once, written whole or not at all.
 
-One pass over the source, one over the shuffled rows; memory holds a few blocks, a bucket and a shard.
+One pass over the source, one over the shuffled rows; memory holds a few blocks, a bucket, and a shard for each thread.
+An interrupted preparation goes on where it stood, and its bytes are those of one that was not.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime
+import time
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iql_ray import config
-from iql_ray.data.actions import BoxActions
-from iql_ray.data.episodes import EpisodeLog, link_next_observations
-from iql_ray.data.fixes import Fixes
-from iql_ray.data.intake import Intake, WritingPlan, numbered, with_fields
-from iql_ray.data.lineage import git_commit, package_version
-from iql_ray.data.prepared import MANIFEST_FILE, Manifest, Provenance, Shard, SourceFile, is_prepared
-from iql_ray.data.schema import FLOAT_COLUMNS, Records, record_dtype, table_from_records
-from iql_ray.data.shuffling import gather, num_buckets, scatter
-from iql_ray.data.sources.files import SourceFile as SourceLocation
-from iql_ray.data.sources.source import Layout
-from iql_ray.data.statistics import RunningStatistics, summarize
-from iql_ray.experience import Spaces
+from iql_ray.data.describing import ContentHash, Tally, describe, file_sha256
+from iql_ray.data.first_pass import FirstPass, ReadFrom
+from iql_ray.data.intake import WritingPlan
+from iql_ray.data.prepared import MANIFEST_FILE, Manifest, Shard
+from iql_ray.data.reading import num_threads, without_first
+from iql_ray.data.schema import Records, records_from_table, table_from_records
+from iql_ray.data.shuffling import ShuffledRows
+from iql_ray.data.work_folder import DATASET_FOLDER, Say, work_folder
 
 ROWS_PER_GROUP = 65_536
 
-
-class Tally:
-    """What is said in the manifest of the rows as they are written."""
-
-    def __init__(self) -> None:
-        self.columns = {name: RunningStatistics() for name in FLOAT_COLUMNS}
-        self.num_terminations = 0
-        self.num_truncations = 0
-        self._hash = hashlib.sha256()
-
-    def add(self, records: Records) -> None:
-        """Take the next rows in shuffled order."""
-        for name, statistics in self.columns.items():
-            statistics.add(records[name])
-        self.num_terminations += int(records["terminations"].sum())
-        self.num_truncations += int(records["truncations"].sum())
-        self._hash.update(np.ascontiguousarray(records).view(np.uint8).data)
-
-    def digest(self, spaces: Spaces) -> str:
-        """sha256 of the rows so far and of the spaces that they live in."""
-        spaces_text = json.dumps(asdict(spaces), sort_keys=True)
-        return hashlib.sha256(f"{self._hash.hexdigest()} {spaces_text}".encode()).hexdigest()
+SAY_SECONDS = 10.0
+"""Between two lines about how far the writing is."""
 
 
 def write_dataset(tables: Iterable[pa.Table], plan: WritingPlan) -> Manifest:
-    """Write the whole prepared dataset into `plan.destination`.
+    """As `prepare_dataset`, of a source's tables from its first row on; they come once, so that a repair that needs a
+    survey finds its facts in the plan."""
+    return prepare_dataset(lambda first_row: without_first(tables, first_row), plan)
+
+
+def prepare_dataset(read: ReadFrom, plan: WritingPlan, say: Say = lambda line: None) -> Manifest:
+    """Write the whole prepared dataset into `plan.destination`, or what an interrupted call left to write.
 
     Args:
-        tables: the source's rows in order, in blocks of any size.
+        read: the source's rows in order, from a row on; called once for what is left, before it once for a survey.
+        say: takes lines for the user: what was found of earlier work, and how far this is.
 
     Raises:
         ValueError: anything wrong with the rows or with the destination; then nothing is left behind or overwritten.
     """
-    layout = plan.source.layout
-    dtype = record_dtype(layout.observation_dim, layout.action_dim)
-    with replacing(plan.destination, plan.overwrite) as folder:
-        staging = folder / "staging"
-        staging.mkdir()
-        intake, log, fixes, tally = Intake(plan), EpisodeLog(), Fixes(plan.fixes, plan.facts), Tally()
-        blocks = _linked(numbered(tables, intake, log, fixes), dtype, plan)
-        buckets = num_buckets(plan.source.num_rows, dtype.itemsize)
-        num_rows = scatter(blocks, dtype, staging, seed=plan.seed, buckets=buckets)
-        if num_rows == 0:
+    with work_folder(plan, say) as folder:
+        first_pass = FirstPass(plan, folder, read)
+        if first_pass.num_rows_read:
+            say(_found(first_pass.num_rows_read, plan, folder))
+        shuffled = first_pass.run()
+        if shuffled.num_rows == 0:
             raise ValueError(f"source '{plan.source.spec}' has no row with a next observation; nothing to learn from")
-        pieces = cut(gather(staging, dtype), balanced_sizes(num_rows, plan.rows_per_shard))
-        shards = tuple(_write_shard(folder, index, piece, tally) for index, piece in enumerate(pieces))
-        staging.rmdir()
-        manifest = _manifest(plan, intake, log, fixes, tally, shards)
-        config.save(manifest, folder / MANIFEST_FILE)
+        shards, tally, content = write_shards(folder, shuffled, plan.rows_per_shard, say)
+        manifest = describe(plan, first_pass, shards, tally, content)
+        config.save(manifest, folder / DATASET_FOLDER / MANIFEST_FILE)
     return manifest
 
 
-def check_destination(destination: Path, overwrite: bool) -> None:
-    """Refuse to write where something else is.
-
-    Raises:
-        ValueError: a file, a folder that holds something else, or a prepared dataset without `overwrite`.
-    """
-    if destination.is_dir() and is_prepared(destination):
-        if not overwrite:
-            raise ValueError(f"{destination} already holds a prepared dataset; choose another --out, or --overwrite it")
-    elif destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
-        raise ValueError(f"{destination} holds something that is no prepared dataset; choose another --out")
-
-
-@contextmanager
-def replacing(destination: Path, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder beside the destination that takes its place at the end; an error leaves all as it was."""
-    destination = destination.absolute()
-    check_destination(destination, overwrite)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    suffix = uuid.uuid4().hex[:8]
-    folder = destination.with_name(f".{destination.name}.partial-{suffix}")
-    folder.mkdir()
-    try:
-        yield folder
-        check_destination(destination, overwrite)
-        if destination.exists() and overwrite:
-            destination.rename(destination.with_name(f".{destination.name}.replaced-{suffix}"))
-        folder.rename(destination)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(destination.with_name(f".{destination.name}.replaced-{suffix}"), ignore_errors=True)
+def _found(num_rows_read: int, plan: WritingPlan, folder: Path) -> str:
+    num_shards = len(list((folder / DATASET_FOLDER).glob("shard-*.parquet")))
+    return (
+        f"goes on where an earlier run was interrupted: {num_rows_read:,} of {plan.source.num_rows:,} rows are read,"
+        f" {num_shards} shards are written"
+    )
 
 
 def balanced_sizes(num_rows: int, rows_per_shard: int) -> list[int]:
@@ -127,85 +76,58 @@ def balanced_sizes(num_rows: int, rows_per_shard: int) -> list[int]:
     return [num_rows // num_shards + (index < num_rows % num_shards) for index in range(num_shards)]
 
 
-def cut(pieces: Iterable[Records], sizes: Sequence[int]) -> Iterator[Records]:
-    """The same rows in pieces of exactly these sizes."""
-    stream = iter(pieces)
-    held: list[Records] = []
-    num_held = 0
-    for size in sizes:
-        while num_held < size:
-            held.append(next(stream))
-            num_held += len(held[-1])
-        rows = np.concatenate(held)
-        yield rows[:size]
-        held, num_held = [rows[size:]], num_held - size
+def write_shards(
+    folder: Path, shuffled: ShuffledRows, rows_per_shard: int, say: Say
+) -> tuple[tuple[Shard, ...], Tally, ContentHash]:
+    """Cut the shuffled rows into shards and write those that are not there yet, a few at a time.
+
+    Rows are hashed in order here; encoding, compression and statistics are for the threads. Buckets go once all their
+    rows are in shards.
+    """
+    shards: list[Shard] = []
+    tally, content = Tally(), ContentHash()
+    pending: deque[Future[tuple[Shard, Tally]]] = deque()
+    bounds = np.cumsum([0, *balanced_sizes(shuffled.num_rows, rows_per_shard)]).tolist()
+    said_at = time.monotonic()
+    with ThreadPoolExecutor(num_threads(), thread_name_prefix="write") as pool:
+        for index, (start, stop) in enumerate(pairwise(bounds)):
+            path = folder / DATASET_FOLDER / f"shard-{index:05d}.parquet"
+            records = _read_shard(path, shuffled, stop - start) if path.exists() else shuffled.rows(start, stop)
+            content.add(records)
+            pending.append(pool.submit(_finish_shard, records, path, folder / path.name))
+            del records
+            while len(pending) > (num_threads() if stop < shuffled.num_rows else 0):
+                shard, of_shard = pending.popleft().result()
+                shards.append(shard)
+                tally.merge(of_shard)
+                shuffled.drop_before(bounds[len(shards)])
+            if time.monotonic() - said_at >= SAY_SECONDS:
+                say(f"wrote {bounds[len(shards)]:,} of {shuffled.num_rows:,} rows")
+                said_at = time.monotonic()
+    return tuple(shards), tally, content
 
 
-def _linked(blocks: Iterator[Records], dtype: np.dtype[Any], plan: WritingPlan) -> Iterator[Records]:
-    plain = (block if block.dtype == dtype else with_fields(block, dtype) for block in blocks)
-    return plain if plan.source.layout.has_next_observations else link_next_observations(plain)
-
-
-def _write_shard(folder: Path, index: int, records: Records, tally: Tally) -> Shard:
-    path = folder / f"shard-{index:05d}.parquet"
+def _finish_shard(records: Records, path: Path, partial: Path) -> tuple[Shard, Tally]:
+    """Write the shard where it is not there yet, whole or not at all, and say what is in it."""
+    if not path.exists():
+        table = table_from_records(records)
+        pq.write_table(table, partial, row_group_size=ROWS_PER_GROUP, compression="zstd", use_dictionary=False)
+        partial.rename(path)
+    tally = Tally()
     tally.add(records)
-    pq.write_table(
-        table_from_records(records), path, row_group_size=ROWS_PER_GROUP, compression="zstd", use_dictionary=False
-    )
-    return Shard(file=path.name, num_rows=len(records), num_bytes=path.stat().st_size, sha256=file_sha256(path))
+    return Shard(file=path.name, num_rows=len(records), num_bytes=path.stat().st_size, sha256=file_sha256(path)), tally
 
 
-def file_sha256(path: SourceLocation) -> str:
-    """The hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _read_shard(path: Path, shuffled: ShuffledRows, num_rows: int) -> Records:
+    """The rows of a shard that was written before an interruption.
 
-
-def _manifest(
-    plan: WritingPlan, intake: Intake, log: EpisodeLog, fixes: Fixes, tally: Tally, shards: tuple[Shard, ...]
-) -> Manifest:
-    columns = {name: statistics.result() for name, statistics in tally.columns.items()}
-    spaces = plan.actions.spaces(plan.source.layout.observation_dim, int(columns["actions"].max[0]))
-    num_rows = sum(shard.num_rows for shard in shards)
-    return Manifest(
-        spaces=spaces,
-        environment_id=plan.environment_id or plan.source.recorded.environment_id,
-        num_rows=num_rows,
-        num_episodes=len(log.returns),
-        num_dropped_rows=log.num_rows - num_rows,
-        num_terminations=tally.num_terminations,
-        num_truncations=tally.num_truncations,
-        shards=shards,
-        digest=tally.digest(spaces),
-        columns=columns,
-        episode_returns=summarize(log.returns),
-        episode_lengths=summarize(log.lengths),
-        licence=plan.licence or plan.source.recorded.licence,
-        provenance=_provenance(plan, intake, log, fixes),
-    )
-
-
-def _named_columns(layout: Layout) -> dict[str, tuple[str, ...]]:
-    return {**layout.columns, "time": layout.time} if layout.time else layout.columns
-
-
-def _provenance(plan: WritingPlan, intake: Intake, log: EpisodeLog, fixes: Fixes) -> Provenance:
-    source = plan.source
-    return Provenance(
-        source=source.spec,
-        files=tuple(
-            SourceFile(name=path.name, num_bytes=path.stat().st_size, sha256=file_sha256(path)) for path in source.files
-        ),
-        columns={canonical: ",".join(group) for canonical, group in _named_columns(source.layout).items()},
-        action_bounds=plan.action_bounds,
-        are_action_bounds_assumed=isinstance(plan.actions, BoxActions) and plan.actions.is_assumed,
-        num_clipped_actions=intake.num_clipped_actions,
-        are_truncations_recorded=source.layout.has_truncations,
-        num_derived_truncations=log.num_derived_truncations,
-        seed=plan.seed,
-        recorded=source.recorded.details,
-        iql_ray_version=package_version(),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        git_commit=git_commit(),
-        fixes=fixes.applied(),
-    )
+    Raises:
+        ValueError: it is damaged, as a loss of power may leave it.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"the interrupted run left damage, run again to begin anew: {path}: {error}") from None
+    assert table.num_rows == num_rows, path
+    return records_from_table(table, shuffled.dtype["observations"].shape[0], shuffled.dtype["actions"].shape[0])

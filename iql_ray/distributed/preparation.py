@@ -5,14 +5,15 @@ Ray must be running, and every node must see the source's files. What is read is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import ray.data
 from ray.data import DataContext, ExecutionResources
 
-from iql_ray.data.sources import Source, canonical_schema
+from iql_ray.data.reading import fragment_of, without_first
+from iql_ray.data.sources import Fragment, Source, canonical_schema
 from iql_ray.distributed.ordered_data import ordered_context
 
 MAX_BLOCKS = 1_000
@@ -29,17 +30,23 @@ REFUSAL = "refusal"
 user under pages of Ray Data's tracebacks."""
 
 
-def read_in_order(source: Source) -> Iterator[pa.Table]:
-    """The source's tables in order; tasks read ahead within `OBJECT_STORE_BYTES`.
+def read_in_order(source: Source, first_row: int = 0) -> Iterator[pa.Table]:
+    """The source's tables in order, from `first_row` of the whole source on; tasks read ahead within
+    `OBJECT_STORE_BYTES`.
 
     Raises:
         ValueError: a fragment that cannot be read, or does not hold what the source's header promised.
     """
-    num_fragments = len(source.fragments)
+    first, num_rows_before = fragment_of(source, first_row)
+    return without_first(_read_fragments(source, source.fragments[first:]), first_row - num_rows_before)
+
+
+def _read_fragments(source: Source, fragments: Sequence[Fragment]) -> Iterator[pa.Table]:
+    num_fragments = len(fragments)
 
     def read(batch: Any) -> Iterator[Any]:
         for index in batch["id"]:
-            yield from _read_or_refuse(source, int(index))
+            yield from _read_or_refuse(source, fragments[int(index)])
 
     with DataContext.current(_context()):
         indices = ray.data.range(num_fragments, override_num_blocks=min(num_fragments, MAX_BLOCKS))
@@ -52,10 +59,10 @@ def read_in_order(source: Source) -> Iterator[pa.Table]:
         yield table.drop_columns([REFUSAL])
 
 
-def _read_or_refuse(source: Source, index: int) -> Iterator[pa.Table]:
+def _read_or_refuse(source: Source, fragment: Fragment) -> Iterator[pa.Table]:
     """A fragment's tables with a column of refusals; a refused fragment ends in one row of it."""
     try:
-        for table in source.read(source.fragments[index]):
+        for table in source.read(fragment):
             yield table.append_column(REFUSAL, pa.nulls(table.num_rows, pa.string()))
     except (ValueError, OSError) as error:
         schema = canonical_schema(source.layout).append(pa.field(REFUSAL, pa.string()))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iql_ray.data.episodes import EpisodeLog, link_next_observations, number_episodes, with_following
+from iql_ray.data.episodes import EpisodeLog, link_next_observations, number_episodes, sections, with_following
 from iql_ray.data.schema import record_dtype
 
 NONE = [0, 0, 0, 0, 0, 0]
@@ -87,9 +87,46 @@ def test_an_episode_that_goes_on_after_its_flag_is_an_error(size: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 6])
 def test_an_id_that_comes_back_is_an_error(size: int) -> None:
-    rows = records(NONE, NONE, [7, 7, 3, 3, 7, 7])
+    log = EpisodeLog()
+    number(records(NONE, NONE, [7, 7, 3, 3, 7, 7]), size, log, has_ids=True, has_truncations=False)
     with pytest.raises(ValueError, match="episode id 7 stops at row 1 and comes back at row 4"):
-        number(rows, size, has_ids=True, has_truncations=False)
+        log.check_contiguous(lambda row: f"row {row}")
+
+
+def in_sections(rows: np.ndarray, size: int, has_ids: bool = False) -> list[list[int]]:
+    """Where every block is asked whether a section is due, and always one is."""
+    found = sections(in_blocks(rows, size), has_ids=has_ids, is_due=lambda: True)
+    return [np.concatenate([block["observations"][:, 0] for block in section]).tolist() for section in found]
+
+
+def test_sections_end_with_episodes() -> None:
+    rows = records([0, 0, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 1])
+    assert in_sections(rows, 1) == [[0], [1, 2], [3, 4, 5, 6]]
+    assert in_sections(rows, 3) == [[0, 1, 2], [3, 4, 5, 6]]
+    assert in_sections(rows, 7) == [[0, 1, 2, 3, 4, 5, 6]], "at the end of the stream none is due"
+
+
+def test_ids_end_sections_also_where_blocks_meet() -> None:
+    rows = records([0] * 7, [0] * 7, [5, 5, 8, 8, 8, 2, 2])
+    assert in_sections(rows, 2, has_ids=True) == [[0, 1], [2, 3, 4], [5, 6]]
+    assert in_sections(rows, 6, has_ids=True) == [[0, 1, 2, 3, 4], [5, 6]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_numbering_section_by_section_changes_nothing(size: int) -> None:
+    rows = records([0, 0, 1, 0, 0, 0], [1, 0, 0, 0, 0, 1])
+    log, whole = EpisodeLog(), EpisodeLog()
+    settings: Any = {"has_ids": False, "has_truncations": True, "unfinished": "error", "locate": str}
+    parts = []
+    for section in sections(in_blocks(rows, size), has_ids=False, is_due=lambda: True):
+        restored = EpisodeLog()
+        restored.restore(log.arrays())
+        log = restored
+        parts += list(number_episodes(section, log, **settings))
+    assert (np.concatenate(parts) == number(rows, 6, whole)).all()
+    assert {name: array.tolist() for name, array in log.arrays().items()} == {
+        name: array.tolist() for name, array in whole.arrays().items()
+    }
 
 
 def link(rows: np.ndarray, size: int) -> np.ndarray:

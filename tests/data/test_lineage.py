@@ -54,7 +54,7 @@ def test_no_repository_and_no_git_are_no_error(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_manifest_says_which_code_prepared_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("iql_ray.data.writing.git_commit", lambda: "abc")
+    monkeypatch.setattr("iql_ray.data.describing.git_commit", lambda: "abc")
     manifest = prepare_here(write_npz(tmp_path / "a.npz", example()), tmp_path / "a")
     assert manifest.provenance.git_commit == "abc"
     assert manifest.provenance.iql_ray_version == package_version()

@@ -8,18 +8,29 @@ import numpy as np
 import pytest
 
 from iql_ray.data.schema import record_dtype
-from iql_ray.data.shuffling import MAX_BUCKETS, gather, num_buckets, scatter, shuffle_keys, splitmix64
+from iql_ray.data.shuffling import MAX_BUCKETS, Buckets, ShuffledRows, num_buckets, shuffle_keys, splitmix64
 
 DTYPE = record_dtype(1, 1)
 
 
-def shuffle(folder: Path, num_rows: int, *, seed: int = 0, block: int = 100, buckets: int = 4) -> list[int]:
+def numbered_rows(num_rows: int) -> np.ndarray:
     rows = np.zeros(num_rows, DTYPE)
     rows["episode"] = np.arange(num_rows)
+    return rows
+
+
+def scatter(folder: Path, rows: np.ndarray, *, seed: int = 0, block: int = 100, buckets: int = 4) -> ShuffledRows:
     folder.mkdir()
-    blocks = (rows[start : start + block] for start in range(0, num_rows, block))
-    assert scatter(blocks, DTYPE, folder, seed=seed, buckets=buckets) == num_rows
-    return [row for piece in gather(folder, DTYPE) for row in piece["episode"].tolist()]
+    with Buckets(folder, DTYPE, seed=seed, sizes=np.zeros(buckets, np.int64)) as taken:
+        for start in range(0, len(rows), block):
+            taken.add(rows[start : start + block])
+    return ShuffledRows(folder, DTYPE, taken.sizes)
+
+
+def shuffle(folder: Path, num_rows: int, *, seed: int = 0, block: int = 100, buckets: int = 4) -> list[int]:
+    shuffled = scatter(folder, numbered_rows(num_rows), seed=seed, block=block, buckets=buckets)
+    assert shuffled.num_rows == num_rows
+    return shuffled.rows(0, num_rows)["episode"].tolist()
 
 
 def test_splitmix64_gives_the_numbers_of_its_authors() -> None:
@@ -59,6 +70,41 @@ def test_buckets_grow_with_the_data_up_to_a_limit(num_rows: int, expected: int) 
     assert num_buckets(num_rows, 1) == expected
 
 
-def test_no_file_is_left(tmp_path: Path) -> None:
-    shuffle(tmp_path / "a", 100)
+def test_any_stretch_can_be_asked_for(tmp_path: Path) -> None:
+    shuffled = scatter(tmp_path / "a", numbered_rows(1000), buckets=7)
+    order = np.argsort(shuffle_keys(0, 0, 1000)).tolist()
+    for start, stop in ((0, 10), (5, 900), (400, 401), (999, 1000)):
+        assert shuffled.rows(start, stop)["episode"].tolist() == order[start:stop]
+
+
+def test_buckets_go_once_no_row_of_theirs_is_left(tmp_path: Path) -> None:
+    shuffled = scatter(tmp_path / "a", numbered_rows(1000), buckets=4)
+    sizes = np.bincount((shuffle_keys(0, 0, 1000) >> np.uint64(62)).astype(int))
+    shuffled.drop_before(int(sizes[0]) - 1)
+    assert len(list((tmp_path / "a").iterdir())) == 4
+    shuffled.drop_before(int(sizes[0]))
+    assert len(list((tmp_path / "a").iterdir())) == 3
+    assert len(shuffled.rows(int(sizes[0]), 1000)) == 1000 - sizes[0]
+    shuffled.drop_before(1000)
     assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_scattering_goes_on_from_the_sizes_it_had(tmp_path: Path) -> None:
+    rows = numbered_rows(1000)
+    (tmp_path / "a").mkdir()
+    with Buckets(tmp_path / "a", DTYPE, seed=0, sizes=np.zeros(4, np.int64)) as buckets:
+        buckets.add(rows[:300])
+        sizes = buckets.sizes.copy()
+        buckets.add(rows[300:700])
+    with Buckets(tmp_path / "a", DTYPE, seed=0, sizes=sizes) as buckets:
+        buckets.add(rows[300:])
+    order = ShuffledRows(tmp_path / "a", DTYPE, buckets.sizes).rows(0, 1000)["episode"].tolist()
+    assert order == np.argsort(shuffle_keys(0, 0, 1000)).tolist()
+
+
+def test_a_bucket_that_lost_rows_is_no_bucket_to_go_on_with(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ValueError, match=r"bucket-000 has 0 bytes, expected .* that were written before"),
+        Buckets(tmp_path, DTYPE, seed=0, sizes=np.array([1])),
+    ):
+        pass

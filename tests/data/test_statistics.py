@@ -18,6 +18,17 @@ def test_pieces_give_the_statistics_of_the_whole() -> None:
     assert (result.min, result.max) == ((1, 10), (3, 10))
 
 
+def test_merged_statistics_are_those_of_one_that_saw_all() -> None:
+    pieces = [np.array(piece, np.float32) for piece in ([[1, 10]], [[2, 10], [3, 10]], [[7, -5]])]
+    one, merged = RunningStatistics(), RunningStatistics()
+    for piece in pieces:
+        other = RunningStatistics()
+        other.add(piece)
+        merged.merge(other)
+        one.add(piece)
+    assert merged.result() == one.result()
+
+
 def test_a_large_mean_does_not_swallow_a_small_spread() -> None:
     statistics = RunningStatistics()
     values = 2.0**20 + np.tile(np.array([0, 0.125], np.float32), 1000)

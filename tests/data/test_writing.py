@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,11 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from iql_ray.data.actions import resolve_actions
 from iql_ray.data.demo import DEMO_ACTION_BOUNDS, demo_dataset_path
+from iql_ray.data.intake import WritingPlan
 from iql_ray.data.prepared import read_manifest, shard_paths
+from iql_ray.data.reading import read_in_threads
 from iql_ray.data.schema import transition_schema
-from iql_ray.data.sources import Fragment, Source
-from iql_ray.data.writing import balanced_sizes, cut
+from iql_ray.data.sources import Fragment, Source, open_source
+from iql_ray.data.writing import balanced_sizes, prepare_dataset
 from iql_ray.experience import Spaces
 from tests.data.examples import (
     CARTPOLE_COLUMNS,
@@ -113,6 +118,23 @@ def test_the_shuffle_does_not_depend_on_how_rows_arrive_nor_on_shard_sizes(
     assert len(third.shards) == 8
     assert third.digest == first.digest
     assert prepare_here(spec, tmp_path / "d", seed=1).digest != first.digest
+
+
+def test_the_dataset_does_not_depend_on_the_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = write_parquet(tmp_path / "parquet", changed(next_observations=None))
+    source = open_source(spec)
+    actions = resolve_actions(source.layout, None, None, None)
+    plan = WritingPlan(source=source, actions=actions, destination=tmp_path, rows_per_shard=1)
+    datasets = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr("iql_ray.data.writing.num_threads", lambda count=threads: count)
+        out = tmp_path / f"out-{threads}"
+        read = partial(read_in_threads, plan.source, threads=threads)
+        manifest = prepare_dataset(read, replace(plan, destination=out))
+        provenance = replace(manifest.provenance, created_at="")
+        datasets.append((replace(manifest, provenance=provenance), shard_bytes(out)))
+    assert len(datasets[0][1]) == 4
+    assert datasets[0] == datasets[1] == datasets[2]
 
 
 def test_a_long_source_is_never_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,8 +268,3 @@ def test_few_shards_of_even_size() -> None:
     assert balanced_sizes(10, 4) == [4, 3, 3]
     assert balanced_sizes(8, 4) == [4, 4]
     assert balanced_sizes(3, 100) == [3]
-
-
-def test_pieces_are_cut_to_size() -> None:
-    pieces = [np.arange(0, 5), np.arange(5, 6), np.arange(6, 10)]
-    assert [piece.tolist() for piece in cut(pieces, [4, 3, 3])] == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9]]

@@ -17,10 +17,10 @@ def ray(ray_session: None) -> None:
     """Every test here needs it."""
 
 
-def read(spec: str) -> pa.Table:
+def read(spec: str, first_row: int = 0) -> pa.Table:
     from iql_ray.distributed.preparation import read_in_order
 
-    return pa.concat_tables(list(read_in_order(open_source(spec))))
+    return pa.concat_tables(list(read_in_order(open_source(spec), first_row)))
 
 
 def test_many_fragments_come_in_order(tmp_path: Path) -> None:
@@ -34,6 +34,7 @@ def test_many_fragments_come_in_order(tmp_path: Path) -> None:
     spec = write_parquet(tmp_path / "a", columns, rows_per_file=7)
     assert len(open_source(spec).fragments) == 29
     assert read(spec).column("rewards").to_pylist() == list(range(num_rows))
+    assert read(spec, first_row=60).column("rewards").to_pylist() == list(range(60, num_rows))
 
 
 def test_what_comes_is_what_the_source_reads(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from iql_ray.data.demo import demo_dataset_path
 from iql_ray.data.prepared import read_manifest
-from pipelines.prepare import PrepareConfig, gathered, main, prepare
+from iql_ray.data.sources import open_source
+from pipelines.prepare import PrepareConfig, Reader, gathered, is_for_ray, main, prepare
 from tests.data.examples import (
     DATA_FILES,
     changed,
@@ -22,6 +23,7 @@ from tests.data.examples import (
     parquet_table,
     prepare_here,
     with_value,
+    write_hdf5,
     write_npz,
     write_parquet,
 )
@@ -51,8 +53,41 @@ def test_the_cartpole_logs_of_rllib(ray_session: None, tmp_path: Path) -> None:
 
 def test_through_ray_or_not_the_dataset_is_the_same(ray_session: None, tmp_path: Path) -> None:
     spec = write_parquet(tmp_path / "a", changed(next_observations=None))
-    result = prepare(PrepareConfig(source=spec, out=tmp_path / "ray"))
-    assert result["digest"] == prepare_here(spec, tmp_path / "serial").digest
+    results = [
+        prepare(PrepareConfig(source=spec, out=tmp_path / reader, reader=reader)) for reader in ("ray", "threads")
+    ]
+    serial = prepare_here(spec, tmp_path / "serial")
+    assert [result["digest"] for result in results] == [serial.digest] * 2
+    assert read_manifest(tmp_path / "ray").shards == read_manifest(tmp_path / "threads").shards == serial.shards
+
+
+@pytest.mark.parametrize(
+    ("reader", "address", "size", "kind", "expected"),
+    [
+        ("auto", None, 0, "hdf5", False),
+        ("auto", "10.0.0.1:6379", 0, "hdf5", True),
+        ("auto", None, -1, "hdf5", True),
+        ("auto", None, -1, "npz", False),
+        ("threads", "10.0.0.1:6379", -1, "hdf5", False),
+        ("ray", None, 0, "hdf5", True),
+    ],
+)
+def test_ray_reads_where_it_is_worth_its_start(
+    reader: Reader,
+    address: str | None,
+    size: int,
+    kind: str,
+    expected: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`size` is what the files must exceed: -1 stands for large files."""
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr("pipelines.prepare.BYTES_WORTH_RAY", size or 2**40)
+    write = {"hdf5": write_hdf5, "npz": write_npz}[kind]
+    source = open_source(write(tmp_path / f"a.{kind}", example()))
+    assert is_for_ray(source, reader) == expected
 
 
 def test_a_file_of_settings_says_the_same_as_flags(ray_session: None, tmp_path: Path) -> None:
