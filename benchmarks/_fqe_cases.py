@@ -1,7 +1,6 @@
 """Policies of known value on datasets to judge them by: what `fqe.py` measures its estimates against.
 
-A value is the mean discounted
-return of rollouts so long that what follows weighs nothing, or exact.
+A value is the mean discounted return of rollouts so long that what follows weighs nothing, or exact.
 """
 
 from __future__ import annotations
@@ -45,9 +44,9 @@ from iql_ray.policy import Policy, PolicyDescription
 
 TAIL_WEIGHT = 1e-3
 """Rollouts go on until the discount has shrunk a reward's weight to this."""
-SNAPSHOTS = (300, 1000, 3000, 10_000)
+SNAPSHOTS = (300, 1000, 10_000)
 """Updates after which a policy in training is kept."""
-RANDOM_SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+RANDOM_SHARES = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
 SMALLEST_PROBABILITY = 1e-30
 WEIGHT_NOISES = (0.1, 0.3)
 """Standard deviations of noise on a trained policy's weights, over the weights' own."""

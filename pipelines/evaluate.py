@@ -184,10 +184,12 @@ def _fitted(config: EvaluateConfig, evaluated: Evaluated) -> dict[str, Any]:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device cuda needs a GPU, and torch {torch.__version__} finds none; use --device cpu")
     is_cuda = config.device != "cpu" and torch.cuda.is_available()
+    if not is_cuda:
+        torch.set_num_threads(1)  # networks this small gain little from more, and lose much where cores are busy
     discount = next(each for each in (config.discount, evaluated.discount, DEFAULT_DISCOUNT) if each is not None)
     settings = config.fqe
     logged = read_episodes(
-        dataset, held_out_share=settings.held_out_share, max_rows=settings.max_rows, seed=config.seed
+        dataset, held_out_share=settings.fqe_held_out_share, max_rows=settings.fqe_max_rows, seed=config.seed
     )
     evaluator = FittedQEvaluator(
         logged, settings, discount=discount, seed=config.seed, device="cuda" if is_cuda else "cpu"

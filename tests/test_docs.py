@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from iql_ray.algorithm.fqe import ValueScale
+from iql_ray.evaluation.fqe_warnings import warnings_of
 from pipelines import __main__ as iql_ray_command
+from tests.tracking.examples import new_storage
 
 DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "from_csv_to_verdict.md").read_text()
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -19,23 +26,48 @@ def commands(block: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in block.replace("\\\n", " ").splitlines()]
 
 
-def test_from_a_csv_log_to_a_dataset_that_can_be_trusted(
-    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def missing(block: str, printed: list[str]) -> list[str]:
+    """The lines that were not printed; `...` stands for anything."""
+    patterns = {line: ".*".join(map(re.escape, line.split("..."))) for line in block.splitlines()}
+    return [line for line, pattern in patterns.items() if not any(re.fullmatch(pattern, each) for each in printed)]
+
+
+def test_from_a_csv_log_to_a_verdict(
+    ray_session: None,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    new_storage(tmp_path, tmp_path_factory)
     printed: list[str] = []
-    for language, block in FENCE.findall((DOCS / "from_csv_to_verdict.md").read_text()):
+    results: dict[str, Any] = {}
+    for language, block in FENCE.findall(PAGE):
         if language == "python":
             exec(block, {})
         elif language == "console":
             printed = []
             for command in commands(block):
-                assert iql_ray_command.main(command) == 0
+                words: list[str] = [results["train"]["run_id"] if word == "RUN_ID" else word for word in command]
+                assert iql_ray_command.main(words) == 0
                 output = capsys.readouterr()
                 printed += [*output.err.splitlines(), *output.out.splitlines()]
+                results[command[0]] = json.loads(printed[-1])
         else:
-            assert [line for line in block.splitlines() if line not in printed] == []
+            assert missing(block, printed) == []
     assert (tmp_path / "data" / "pendulum-inspection.html").is_file()
+    assert results["train"]["model_selected_by"] == "fqe"
+    assert results["evaluate"]["policy"] == "models:/pendulum/1"
+    assert results["evaluate"]["dataset_digest"] == results["train"]["dataset_digest"]
+
+
+def test_the_page_explains_every_warning_of_a_verdict() -> None:
+    everything_wrong = defaultdict[str, float](lambda: 1.0, num_episodes=1, data_unsupported_share=0.0)
+    scale = ValueScale(center=0.0, spread=1.0, low=0.0, high=1.0)
+    kinds = [warning["kind"] for warning in warnings_of(everything_wrong, scale)]
+    assert len(kinds) == 5
+    assert [kind for kind in kinds if f"| `{kind}` |" not in PAGE] == []
 
 
 def test_commands_are_read_over_line_ends() -> None:
@@ -43,3 +75,7 @@ def test_commands_are_read_over_line_ends() -> None:
         ["prepare", "--out", "a b", "--overwrite"],
         ["sync"],
     ]
+
+
+def test_a_line_shown_may_leave_out_what_differs() -> None:
+    assert missing("value ... of 3\nwarning", ["value 1.5 of 3", "a warning"]) == ["warning"]

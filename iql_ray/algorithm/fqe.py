@@ -20,7 +20,8 @@ from torch import Tensor
 from iql_ray.algorithm import losses
 from iql_ray.algorithm.action_kinds import action_kind
 from iql_ray.algorithm.fqe_config import FQEConfig
-from iql_ray.algorithm.networks import EnsembleMLP, FlatParameters, Workspace, initial_layers, stack_members
+from iql_ray.algorithm.networks import FlatParameters, initial_layers, stack_members
+from iql_ray.algorithm.normed_mlp import NormedMLP
 from iql_ray.experience import Spaces, TransitionBatch
 from iql_ray.seeding import child_seed
 
@@ -112,19 +113,18 @@ class QEnsemble:
         self.kind = action_kind(spaces)
         self.scale = scale
         sizes = (self.kind.critic_inputs, *config.fqe_hidden_sizes, self.kind.critic_outputs)
-        members = [initial_layers(sizes, seed, "fqe", member) for member in range(config.num_members)]
+        members = [initial_layers(sizes, seed, "fqe", member) for member in range(config.fqe_members)]
         tensors = stack_members(members, torch.float32, torch.device(device))
         self.critic, self.target = FlatParameters(tensors), FlatParameters(tensors)
         if start is not None:
             self.critic.values.copy_(start.critic.values)
             self.target.values.copy_(start.target.values)
-        workspace = Workspace()
-        self._network = EnsembleMLP(self.critic, len(sizes) - 1, workspace)
-        self._target_network = EnsembleMLP(self.target, len(sizes) - 1, workspace)
+        self._network = NormedMLP(self.critic, len(sizes) - 1)
+        self._target_network = NormedMLP(self.target, len(sizes) - 1)
         self.optimiser = torch.optim.Adam([self.critic.values], lr=config.fqe_learning_rate, fused=True)
         self.critic.values.grad = self.critic.gradients
         self._target_rate = config.fqe_target_rate
-        self._num_members = config.num_members
+        self._num_members = config.fqe_members
         self._is_discrete = spaces.is_discrete
 
     @torch.no_grad()
@@ -139,9 +139,8 @@ class QEnsemble:
             Mean squared error in units of the spread, (members,).
         """
         targets = self._targets(batch, next_choices, discount)
-        values = self.kind.chosen(
-            self._network(self.kind.critic_input(batch.observations, batch.actions)), batch.actions
-        )
+        inputs = self.kind.critic_input(batch.observations, batch.actions)
+        values = self.kind.chosen(self._network.traced(inputs), batch.actions)
         loss, gradients = losses.critic_loss(values.unsqueeze(-2), targets)
         self._network.backward(self.kind.output_gradients(gradients.squeeze(-2), batch.actions))
         self.optimiser.step()

@@ -18,6 +18,9 @@ from iql_ray.envs.catalog import check_spaces, environment_spaces
 from iql_ray.tracking.names import check_model_name
 from iql_ray.tracking.store import resolve_tracking_uri
 
+MIN_EPISODES = 2
+"""Fitted Q evaluation holds one out and learns from the other."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedRun:
@@ -32,6 +35,8 @@ class CheckedRun:
     resumed_folder: Path | None
     resumed_device: str | None
     """Where the interrupted run computed; it goes on there."""
+    warnings: tuple[str, ...] = ()
+    """What the user should read before it begins."""
 
 
 def check(asked: TrainConfig) -> CheckedRun:
@@ -57,6 +62,7 @@ def check(asked: TrainConfig) -> CheckedRun:
         groups_per_window(asked, manifest, num_rows, asked.memory_limit)
     if asked.env is not None:
         check_spaces(asked.env, environment_spaces(asked.env), manifest.spaces, f"dataset {asked.dataset}")
+    asked, warnings = _with_enough_episodes(asked, manifest)
     resumed_device = _check_resumable(asked, resumed_folder, manifest) if resumed_folder else None
     if asked.register_as is not None:
         check_model_name(asked.register_as)
@@ -68,6 +74,7 @@ def check(asked: TrainConfig) -> CheckedRun:
         tracking_uri=resolve_tracking_uri(asked.tracking_uri, asked.storage),
         resumed_folder=resumed_folder,
         resumed_device=resumed_device,
+        warnings=warnings,
     )
 
 
@@ -88,6 +95,25 @@ def resumed_config(asked: TrainConfig, folder: Path) -> TrainConfig:
         )
     saved = config.load(TrainConfig, folder / run_folder.CONFIG_FILE)
     return replace(saved, storage=asked.storage, tracking_uri=asked.tracking_uri or saved.tracking_uri)
+
+
+def _with_enough_episodes(asked: TrainConfig, manifest: Manifest) -> tuple[TrainConfig, tuple[str, ...]]:
+    """The same run; but without evaluation, and a warning, where there is nothing to judge by and nobody asked for it.
+
+    Raises:
+        ValueError: evaluation from data was asked for.
+    """
+    num_episodes = manifest.num_episodes
+    if asked.evaluation_method != "fqe" or num_episodes >= MIN_EPISODES:
+        return asked, ()
+    found = f"dataset {asked.dataset} has {num_episodes} episode{'s' * (num_episodes != 1)}"
+    if asked.eval_method == "fqe":
+        raise ValueError(
+            f"eval_method = fqe: {found}; fitted Q evaluation learns from some and estimates on others, and needs at "
+            f"least {MIN_EPISODES}; use --eval-method none, or --env"
+        )
+    warning = f"{found}, too few to judge checkpoints by: the run hands on its last one"
+    return replace(asked, eval_method="none"), (warning,)
 
 
 def _check_resumable(asked: TrainConfig, folder: Path, manifest: Manifest) -> str | None:

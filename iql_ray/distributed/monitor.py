@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import ray
+import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from iql_ray import checkpoint, run_folder
 from iql_ray import config as config_io
-from iql_ray.algorithm.fqe_config import FQEConfig
+from iql_ray.data.lineage import lineage_tags
 from iql_ray.data.prepared import Manifest
 from iql_ray.distributed.rollout_workers import RolloutWorkers
 from iql_ray.distributed.train_config import TrainConfig
@@ -64,13 +65,15 @@ class RunMonitor:
 
     Args:
         logger: of the run, just started or reopened.
-        evaluate: None where the run has no environment.
+        evaluate: None where no checkpoint is evaluated.
+        judges_kept: when the run ends, the checkpoints that are kept are evaluated too, though none asks for it.
     """
 
-    def __init__(self, logger: RunLogger, evaluate: Evaluate | None) -> None:
+    def __init__(self, logger: RunLogger, evaluate: Evaluate | None, judges_kept: bool = False) -> None:
         self.folder = logger.folder
         self._logger = logger
         self._evaluate = evaluate
+        self._judges_kept = judges_kept
         self._update_count = 0
         self._metrics: dict[str, float] = {}
         self._messages: list[str] = []
@@ -160,17 +163,26 @@ class RunMonitor:
         """The evaluation thread: the oldest pending checkpoint first, until the run ends and none is left."""
         try:
             while True:
-                pending = [update for update in checkpoint.pending_evaluations(self.folder) if self._is_new(update)]
+                is_ending = self._is_ending
+                pending = [update for update in self._pending(is_ending) if self._is_new(update)]
                 if pending:
                     self._evaluate_one(pending[0])
                     continue
                 with self._news:
-                    if self._is_ending:
+                    if is_ending:
                         return
-                    self._news.wait(timeout=1.0)
+                    if not self._is_ending:
+                        self._news.wait(timeout=1.0)
         except Exception as error:
             self._error = error
             self.warn(f"evaluation failed, training goes on: {error}")
+
+    def _pending(self, is_ending: bool) -> list[int]:
+        """The checkpoints to evaluate, ascending."""
+        if not (is_ending and self._judges_kept):
+            return checkpoint.pending_evaluations(self.folder)
+        done = run_folder.read_evaluations(self.folder)
+        return [update for update in run_folder.checkpoint_updates(self.folder) if update not in done]
 
     def _is_new(self, update_count: int) -> bool:
         """Not one that was found damaged and is still the same."""
@@ -196,9 +208,12 @@ class RunMonitor:
 
 
 def evaluation_metrics(result: dict[str, Any]) -> dict[str, float]:
-    """An evaluation as curves: its numbers under `eval/`, the interval as two of them."""
+    """An evaluation as curves: its numbers under `eval/`, an interval as two of them, warnings as their number."""
     numbers = {name: value for name, value in result.items() if isinstance(value, int | float)}
-    numbers["return_ci_low"], numbers["return_ci_high"] = result["return_ci"]
+    for name in (name for name in result if name.endswith("_ci")):
+        numbers[f"{name}_low"], numbers[f"{name}_high"] = result[name]
+    if "warnings" in result:
+        numbers["num_warnings"] = len(result["warnings"])
     return {f"eval/{name}": float(value) for name, value in numbers.items() if name != "num_updates"}
 
 
@@ -211,8 +226,6 @@ class RunSetup:
     tracking_uri: str
     resumed_folder: Path | None
     num_cpus_per_eval_worker: float
-    fqe: FQEConfig | None = None
-    """How checkpoints are evaluated from data alone, where the run has no environment; None: not at all."""
 
 
 class RunMonitorActor(RunMonitor):
@@ -229,7 +242,9 @@ class RunMonitorActor(RunMonitor):
     def open(self, setup: RunSetup) -> tuple[str, Path]:
         """Begin or go on with the run's record; its id and folder."""
         logger = _resume_record(setup) if setup.resumed_folder else _begin_record(setup)
-        super().__init__(logger, self._evaluation(setup))
+        torch.set_num_threads(1)  # evaluation from data computes here
+        judges_kept = setup.config.evaluation_method == "fqe" and setup.config.env is None
+        super().__init__(logger, self._evaluation(setup), judges_kept)
         self._setup = setup
         return logger.run_id, logger.folder
 
@@ -243,9 +258,14 @@ class RunMonitorActor(RunMonitor):
         return self.close(status, model, EMBEDDED_TIMEOUT_SECONDS if is_here else SERVER_TIMEOUT_SECONDS)
 
     def _evaluation(self, setup: RunSetup) -> Evaluate | None:
-        environment_id, config = setup.config.env, setup.config
-        if environment_id is None:
-            return None if setup.fqe is None else _evaluation_from_data(config, setup.fqe)
+        config = setup.config
+        if config.evaluation_method == "fqe":
+            seed = child_seed(config.seed, "evaluation")
+            return fitted_evaluation(config.dataset, config.fqe, config.agent.discount, seed)
+        if config.evaluation_method is None:
+            return None
+        environment_id = config.env
+        assert environment_id is not None
 
         def evaluate(policy: Policy) -> dict[str, Any]:
             if self._workers is None:
@@ -254,11 +274,6 @@ class RunMonitorActor(RunMonitor):
             return summarize(self._workers.evaluate(policy, config.num_eval_episodes, seed), environment_id)
 
         return evaluate
-
-
-def _evaluation_from_data(config: TrainConfig, fqe: FQEConfig) -> Evaluate:
-    """By fitted Q evaluation on the run's own dataset, read and fitted to what made it when the first policy comes."""
-    return fitted_evaluation(config.dataset, fqe, config.agent.discount, child_seed(config.seed, "evaluation"))
 
 
 def _begin_record(setup: RunSetup) -> RunLogger:
@@ -279,6 +294,7 @@ def _begin_record(setup: RunSetup) -> RunLogger:
         num_rows=manifest.num_rows,
         profile={"num_episodes": manifest.num_episodes, "return_mean": manifest.episode_returns.mean},
     )
+    logger.set_tags(lineage_tags(manifest))
     config_io.save(told, logger.folder / run_folder.CONFIG_FILE)
     logger.log_artifact(run_folder.CONFIG_FILE)
     return logger

@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 
 import tyro
 
+from iql_ray.algorithm.fqe_config import DURING_TRAINING, FQEConfig
 from iql_ray.algorithm.iql_config import CriticObjective, IQLConfig, Population
 from iql_ray.data.selection import RowSelection
 from iql_ray.data.transforms import TransformConfig
 
 Device = Literal["auto", "cpu", "cuda"]
+EvaluationMethod = Literal["rollouts", "fqe"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,7 @@ class TrainConfig:
     dataset: str = ""
     """Folder made by `iql-ray prepare`; required for a new run."""
     env: str | None = None
-    """Gymnasium id to evaluate in; without one the run trains from data alone."""
+    """Gymnasium id to evaluate in; without one checkpoints are judged from data alone, see eval_method."""
     recipe: str | None = None
     """Named configuration under the other flags: locomotion, antmaze, kitchen_adroit, umaze, bc,
     percent_bc."""
@@ -63,12 +65,18 @@ class TrainConfig:
     """Updates between two checkpoints."""
     num_checkpoints_to_keep: int = 3
     """The last K are kept; the best by evaluation stays besides."""
+    eval_method: Literal["auto", "rollouts", "fqe", "none"] = "auto"
+    """How the checkpoint is found that the run hands on: by rollouts in env at the evaluation interval; by fqe, fitted
+    Q evaluation on the dataset, of the checkpoints that are kept to the end (of every interval, if there is an env);
+    or none, and it is the last. auto: rollouts with an env, fqe without, none for a grid."""
     eval_interval_updates: int = 5000
     """Updates between two evaluations; the last update is always evaluated."""
     num_eval_episodes: int = 10
-    """Episodes an evaluation."""
+    """Episodes an evaluation by rollouts."""
     num_eval_workers: int = 1
     """Rollout workers that evaluate while the learners go on."""
+    fqe: Annotated[FQEConfig, tyro.conf.arg(name="")] = DURING_TRAINING
+    """What fitted Q evaluation spends on a checkpoint."""
     max_failures: int = 3
     """How often failed learners are restarted from the last checkpoint before the run fails."""
     storage: str = "runs"
@@ -104,6 +112,15 @@ class TrainConfig:
         if not self.dataset and not self.resume:
             raise ValueError("--dataset is required: the folder that `iql-ray prepare --out` made")
         self._check_grid()
+        self._check_evaluation()
+
+    @property
+    def evaluation_method(self) -> EvaluationMethod | None:
+        """How checkpoints are evaluated; None where they are not, and the last one is handed on."""
+        if self.eval_method == "auto":
+            from_data = None if self.population.num_policies > 1 else "fqe"
+            return from_data if self.env is None else "rollouts"
+        return None if self.eval_method == "none" else self.eval_method
 
     @property
     def population(self) -> Population:
@@ -133,3 +150,16 @@ class TrainConfig:
                     f"{name} = {getattr(self, name)} with {num_members} members: a grid is trained from data alone; "
                     "leave it out, and evaluate its members afterwards: iql-ray evaluate --run RUN --member K"
                 )
+
+    def _check_evaluation(self) -> None:
+        """Refuse an environment that is missing, one that nothing is done in, and one policy chosen from many."""
+        method, num_members = self.eval_method, self.population.num_policies
+        if method == "rollouts" and self.env is None:
+            raise ValueError("eval_method = rollouts: needs an environment; give --env, or use --eval-method fqe")
+        if method == "none" and self.env is not None:
+            raise ValueError(f"eval_method = none: env = {self.env} would not be used; leave one of them out")
+        if method == "fqe" and num_members > 1:
+            raise ValueError(
+                f"eval_method = fqe with {num_members} members: a grid's members are evaluated afterwards: "
+                "iql-ray evaluate --method fqe --run RUN --member K"
+            )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from iql_ray import checkpoint, run_folder
+from iql_ray.data.lineage import lineage_tags
 from iql_ray.data.prepared import shard_paths
 from iql_ray.distributed.checking import CheckedRun
 from iql_ray.distributed.data_memory import default_memory_limit, groups_per_window
@@ -46,7 +47,8 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
         show: called about every second with where the run stands.
 
     Returns:
-        run_id, run_folder, num_updates, model_uri, the evaluation of the model, ...; plain JSON types.
+        run_id, run_folder, num_updates, model_uri, model_selected_by (rollouts or fqe, or last where nothing was
+        evaluated), the evaluation of the model, ...; plain JSON types.
 
     Raises:
         ValueError: the cluster does not have what the configuration asks for.
@@ -69,14 +71,15 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
         opened = monitor.open.remote(setup)  # takes seconds; the data is packed meanwhile
         shards = _shards(run, window_groups)
         run_id, folder = ray.get(opened)
+        _warn(monitor, run.warnings)
         with _watched(monitor, show):
             _fit(run, folder, device, shards, monitor)
             ray.get(monitor.finish_evaluations.remote())
             checkpoint.prune(folder, run.config.num_checkpoints_to_keep)
             model = _model(run, folder)
+            evaluation = _evaluation_of(folder, model)
+            _warn(monitor, [each["message"] for each in evaluation.get("warnings", ())])
             ended: dict[str, Any] = ray.get(monitor.end.remote("FINISHED", model))
-    model_update = model.update_count if model else None
-    evaluation = run_folder.read_evaluations(folder).get(model_update, {}) if model_update is not None else {}
     return {
         "run_id": run_id,
         "run_folder": str(folder),
@@ -86,7 +89,8 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
         "is_streamed": window_groups is not None,
         "data_return_mean": run.manifest.episode_returns.mean,
         **ended,
-        "model_update": model_update,
+        "model_update": model.update_count if model else None,
+        "model_selected_by": _selected_by(model),
         **{name: value for name, value in evaluation.items() if name != "num_updates"},
     }
 
@@ -165,9 +169,27 @@ def _model(run: CheckedRun, folder: Path) -> PolicyModel | None:
         policy_folder=policy_folder,
         update_count=int(policy_folder.parent.name),
         register_as=run.config.register_as,
-        tags={"dataset.sha256": run.manifest.digest, "environment": str(run.config.env), "checkpoint": which},
+        tags={
+            **lineage_tags(run.manifest),
+            "environment": str(run.config.env),
+            "checkpoint": which,
+            "selected_by": str(run.config.evaluation_method) if which == "best" else "last",
+        },
         example_observations=_example_observations(Path(run.config.dataset)),
     )
+
+
+def _selected_by(model: PolicyModel | None) -> str | None:
+    return model.tags["selected_by"] if model else None
+
+
+def _evaluation_of(folder: Path, model: PolicyModel | None) -> dict[str, Any]:
+    """What was found of the policy that the run hands on; nothing where nothing was evaluated."""
+    return run_folder.read_evaluations(folder).get(model.update_count, {}) if model else {}
+
+
+def _warn(monitor: Any, messages: Sequence[str]) -> None:
+    ray.get([monitor.warn.remote(message) for message in messages])
 
 
 def _example_observations(dataset: Path) -> np.ndarray:

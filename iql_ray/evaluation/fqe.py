@@ -158,7 +158,7 @@ class FittedQEvaluator:
         """Fit to these rows; a fit that goes on from another sees the same bootstrap."""
         num_training = int((~self.logged.is_held_out).sum())
         episodes = self._inputs.training_episodes(rows)
-        bootstrap = EpisodeBootstrap(episodes, num_training, self.config.num_members, self.seed)
+        bootstrap = EpisodeBootstrap(episodes, num_training, self.config.fqe_members, self.seed)
         spaces = self.logged.manifest.spaces
         ensemble = QEnsemble(spaces, self.config, self._scale, self.seed, self._device, start)
         packed = PackedTransitions(self._inputs.transitions(rows), after)
@@ -203,7 +203,9 @@ def fitted_evaluation(
 
     @cache
     def evaluator() -> FittedQEvaluator:
-        logged = read_episodes(dataset, held_out_share=config.held_out_share, max_rows=config.max_rows, seed=seed)
+        logged = read_episodes(
+            dataset, held_out_share=config.fqe_held_out_share, max_rows=config.fqe_max_rows, seed=seed
+        )
         return FittedQEvaluator(logged, config, discount=discount, seed=seed)
 
     return lambda policy: fqe_summary(evaluator(), policy)

@@ -33,7 +33,7 @@ CHOICES = Spaces(observation_dim=3, action_dim=1, num_actions=2)
 COPIES = 20
 NUM_ROWS = 6 * COPIES
 CONFIG = FQEConfig(
-    num_members=3,
+    fqe_members=3,
     fqe_updates=400,
     fqe_batch_size=64,
     fqe_hidden_sizes=(32, 32),
@@ -53,7 +53,7 @@ def fitted(spaces: Spaces, choice: Tensor, config: FQEConfig = CONFIG, seed: int
     """Of the policy that does `choice`, (samples, width), in every state."""
     ensemble = QEnsemble(spaces, config, SCALE, seed)
     packed = PackedTransitions(replace(copies(spaces), **changes), choice.unsqueeze(1).expand(-1, NUM_ROWS, -1))
-    bootstrap = EpisodeBootstrap(torch.arange(NUM_ROWS), NUM_ROWS, config.num_members, seed)
+    bootstrap = EpisodeBootstrap(torch.arange(NUM_ROWS), NUM_ROWS, config.fqe_members, seed)
     return fit(ensemble, packed, bootstrap, states(choice), config=config, discount=DISCOUNT)
 
 
@@ -183,12 +183,12 @@ def test_a_long_horizon_needs_more_updates():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_members": 1}, "num_members = 1: expected at least 2"),
+        ({"fqe_members": 1}, "fqe_members = 1: expected at least 2"),
         ({"fqe_updates": 0}, "fqe_updates = 0"),
         ({"fqe_hidden_sizes": ()}, "fqe_hidden_sizes"),
         ({"fqe_learning_rate": float("nan")}, "fqe_learning_rate = nan"),
         ({"fqe_target_rate": 0.0}, "fqe_target_rate = 0.0"),
-        ({"held_out_share": 1.0}, "held_out_share = 1.0"),
+        ({"fqe_held_out_share": 1.0}, "fqe_held_out_share = 1.0"),
     ],
 )
 def test_a_budget_that_cannot_be_is_refused(changes: dict, message: str):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from iql_ray import checkpoint
+from iql_ray.algorithm.fqe_config import FQEConfig
 from iql_ray.algorithm.iql_config import IQLConfig
 from iql_ray.data.memory import GIB
 from iql_ray.data.packing import pack
@@ -28,6 +29,9 @@ ENVIRONMENT = "tests.evaluation.toys:CountingEnv"
 """Two observations, one action in [-1, 1], three to six steps an episode."""
 
 STEPS_PER_EPISODE = 10
+
+TINY_BUDGET = FQEConfig(fqe_members=2, fqe_updates=20, fqe_hidden_sizes=(8,), fqe_batch_size=16)
+"""Of fitted Q evaluation: too little to learn anything by."""
 
 NUM_STREAMED_ROWS = 3000
 SMALL_LIMIT = 35_000 / GIB
@@ -61,7 +65,7 @@ def tiny_dataset(folder: Path, num_rows: int = 120, seed: int = 0, rows_per_shar
 
 
 def train_config(dataset: Path, **changes: Any) -> TrainConfig:
-    """Twenty updates of eight by eight units, a checkpoint at ten, no environment."""
+    """Twenty updates of eight by eight units, a checkpoint at ten, no environment, next to nothing spent on FQE."""
     settings: dict[str, Any] = {
         "dataset": str(dataset),
         "agent": IQLConfig(hidden_sizes=(8, 8), learning_rate=1e-2),
@@ -71,6 +75,7 @@ def train_config(dataset: Path, **changes: Any) -> TrainConfig:
         "checkpoint_interval_updates": 10,
         "eval_interval_updates": 10,
         "device": "cpu",
+        "fqe": TINY_BUDGET,
     }
     return TrainConfig(**{**settings, **changes})
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from iql_ray import checkpoint, run_folder
-from iql_ray.algorithm.fqe_config import FQEConfig
 from iql_ray.checkpoint import Checkpoint
 from iql_ray.data.prepared import read_manifest
 from iql_ray.distributed.monitor import (
@@ -25,7 +24,7 @@ from iql_ray.distributed.monitor import (
 )
 from iql_ray.evaluation.fqe import fitted_evaluation
 from iql_ray.policy import Policy
-from tests.distributed.examples import tiny_dataset, train_config
+from tests.distributed.examples import TINY_BUDGET, tiny_dataset, train_config
 from tests.evaluation.toys import random_policy
 
 
@@ -184,8 +183,7 @@ def test_without_an_environment_checkpoints_are_ranked_from_data_alone(tmp_path:
     for update in (0, 10):
         saved(tmp_path, update)
     logger = FakeLogger(tmp_path)
-    budget = FQEConfig(num_members=2, fqe_updates=20, fqe_hidden_sizes=(8,), fqe_batch_size=16)
-    monitor_of(logger, fitted_evaluation(str(dataset), budget, 0.9, seed=0)).finish_evaluations()
+    monitor_of(logger, fitted_evaluation(str(dataset), TINY_BUDGET, 0.9, seed=0)).finish_evaluations()
     evaluations = run_folder.read_evaluations(tmp_path)
     values = {update: each["value"] for update, each in evaluations.items()}
     assert values[0] != values[10]
@@ -193,22 +191,33 @@ def test_without_an_environment_checkpoints_are_ranked_from_data_alone(tmp_path:
     points = dict(logger.metrics)
     assert points[10]["eval/return_mean"] == points[10]["eval/value"] == values[10]
     assert points[10]["eval/return_ci_low"] == evaluations[10]["value_ci"][0]
+    assert points[10]["eval/improvement_ci_high"] == evaluations[10]["improvement_ci"][1]
+    assert points[10]["eval/num_warnings"] == len(evaluations[10]["warnings"]) > 0
 
 
-@pytest.mark.parametrize("is_asked_for", [True, False])
-def test_a_run_without_an_environment_is_evaluated_from_data_where_that_is_asked_for(
-    tmp_path: Path, is_asked_for: bool
-):
+def test_when_a_run_ends_the_checkpoints_that_are_kept_are_judged_though_none_asks_for_it(tmp_path: Path):
+    for update in (10, 20):
+        saved(tmp_path, update, is_to_be_evaluated=False)
+    evaluate = Evaluation([10, 20])
+    monitor = RunMonitor(FakeLogger(tmp_path), evaluate, judges_kept=True)  # pyright: ignore[reportArgumentType]
+    threading.Event().wait(0.1)
+    assert evaluate.evaluated == []
+    monitor.finish_evaluations()
+    assert evaluate.evaluated == [10, 20]
+    assert run_folder.best_update(tmp_path) == 20
+
+
+@pytest.mark.parametrize("method", ["auto", "fqe", "none"])
+def test_a_run_without_an_environment_is_evaluated_from_data_unless_that_is_switched_off(tmp_path: Path, method: str):
     setup = RunSetup(
-        config=train_config(tiny_dataset(tmp_path)),
+        config=train_config(tiny_dataset(tmp_path), eval_method=method),
         manifest=read_manifest(tmp_path / "tiny-0"),
         tracking_uri="",
         resumed_folder=None,
         num_cpus_per_eval_worker=0.0,
-        fqe=FQEConfig(num_members=2, fqe_updates=20, fqe_hidden_sizes=(8,)) if is_asked_for else None,
     )
     evaluate = RunMonitorActor()._evaluation(setup)
-    if not is_asked_for:
+    if method == "none":
         assert evaluate is None
         return
     assert evaluate is not None

@@ -15,7 +15,7 @@ from iql_ray.experience import Spaces
 from iql_ray.policy import Policy, PolicyDescription
 from tests.data.examples import prepare_here, write_npz
 
-SHORT = FQEConfig(num_members=3, fqe_updates=60, fqe_batch_size=32, fqe_hidden_sizes=(8,), fqe_target_rate=0.2)
+SHORT = FQEConfig(fqe_members=3, fqe_updates=60, fqe_batch_size=32, fqe_hidden_sizes=(8,), fqe_target_rate=0.2)
 """Too little to learn anything by."""
 
 

@@ -59,6 +59,8 @@ def test_the_last_line_is_the_result_and_what_it_names_is_there(
 
 def assert_what_is_recorded(folder: Path, result: dict) -> None:
     """Its own configuration, all evaluations, and one MLflow run that is finished and owns the registered model."""
+    from iql_ray.data.lineage import lineage_tags
+    from iql_ray.data.prepared import read_manifest
     from iql_ray.tracking.store import default_tracking_uri, open_client
 
     assert config_io.load(TrainConfig, folder / "config.json").seed == 5
@@ -68,7 +70,11 @@ def assert_what_is_recorded(folder: Path, result: dict) -> None:
     run = client.get_run(result["run_id"])
     assert run.info.status == "FINISHED"
     assert run.data.params["agent.expectile"] == "0.7"
-    assert client.get_model_version("tiny", "1").run_id == result["run_id"]
+    version = client.get_model_version("tiny", "1")
+    assert version.run_id == result["run_id"]
+    lineage = lineage_tags(read_manifest(config_io.load(TrainConfig, folder / "config.json").dataset))
+    assert lineage.items() <= version.tags.items()
+    assert lineage.items() <= run.data.tags.items()
 
 
 def test_discrete_actions_are_trained_evaluated_and_registered(
