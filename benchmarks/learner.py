@@ -1,12 +1,12 @@
-"""Updates per second of the learner on one CPU thread, against the machine's own limit and against JAX.
+"""Updates per second of the learner on one CPU thread, against the machine's own limit and against other libraries.
 
-    python benchmarks/learner.py [--peer-python PYTHON_WITH_JAX] [--out benchmarks/results/learner.json]
+    python benchmarks/learner.py [--peer jax=PYTHON] [--peer d3rlpy=PYTHON] [--peer rllib] [--out FILE.json]
 
-17 observations, 6 actions, two hidden layers of 256, batch 256, sampling included. Ours, the matrix products alone
-(the limit: what an update multiplies, at the rate that 256 x 256 products reach in this run), a population of four
-inverse temperatures, and, where an interpreter with jax and optax is at hand, the authors' update in JAX
-(`_jax_peer.py`), all in turn, in many short rounds: a machine that others share changes its speed by the second, so
-ratios are medians over rounds. The last line is JSON.
+17 observations, 6 actions, two hidden layers of 256, batch 256, sampling included. Ours, plain, compiled and with
+products in bf16; compiled populations; on two threads where there are two cores; the matrix products alone (the limit:
+what an update multiplies, at the rate that 256 x 256 products reach in this run); and the peers whose interpreters are
+named (`_jax_peer.py`, `_torch_peers.py`). All in turn, in many short rounds: a machine that others share changes its
+speed by the second, so ratios are medians over rounds. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from iql_ray.algorithm.agent import IQLAgent
+from iql_ray.algorithm.held_networks import TRAINED
 from iql_ray.algorithm.iql_config import IQLConfig, Population
 from iql_ray.data.packed import RowLayout, UniformSampler
 from iql_ray.experience import Spaces
@@ -35,7 +38,13 @@ SPACES = Spaces(
     action_low=(-1.0,) * ACTION_DIM,
     action_high=(1.0,) * ACTION_DIM,
 )
-JAX_PEER = Path(__file__).with_name("_jax_peer.py")
+TEMPERATURES, EXPECTILES = (0.5, 1.0, 3.0, 10.0), (0.5, 0.7, 0.8, 0.9)
+FOUR = Population(seeds=(0,), expectiles=(0.7,), inverse_temperatures=TEMPERATURES)
+GRID = Population(seeds=(0,), expectiles=EXPECTILES, inverse_temperatures=TEMPERATURES)
+JAX_PEER, TORCH_PEERS = Path(__file__).with_name("_jax_peer.py"), Path(__file__).with_name("_torch_peers.py")
+PLAIN, COMPILED, BF16, TWO_THREADS = "plain", "compiled", "compiled, bf16", "compiled, 2 threads"
+FOUR_TEMPERATURES, FOUR_BY_FOUR, LIMIT = "compiled, 4 inverse temperatures", "compiled, 4 x 4 grid", "limit"
+Rates = dict[str, list[float]]
 
 
 def random_rows() -> torch.Tensor:
@@ -47,11 +56,26 @@ def random_rows() -> torch.Tensor:
     return rows
 
 
-def updater(population: Population | None = None) -> Callable[[], object]:
+def updater(rows: torch.Tensor, **options: Any) -> Callable[[], object]:
     """One update of a fresh agent, sampling included."""
-    agent = IQLAgent(IQLConfig(), SPACES, population=population)
-    sampler = UniformSampler(random_rows(), RowLayout.of(SPACES), BATCH_SIZE, (0,), rank=0)
+    agent = IQLAgent(IQLConfig(), SPACES, **options)
+    sampler = UniformSampler(rows, RowLayout.of(SPACES), BATCH_SIZE, (0,), rank=0)
     return lambda: agent.update(next(sampler))
+
+
+def on_threads(num_threads: int, call: Callable[[], float]) -> float:
+    """The same with that many threads for one product."""
+    torch.set_num_threads(num_threads)
+    try:
+        return call()
+    finally:
+        torch.set_num_threads(1)
+
+
+def num_parameters() -> int:
+    """That an update trains."""
+    networks = IQLAgent(IQLConfig(), SPACES).networks
+    return sum(networks.parameters[name].values.numel() for name in TRAINED)
 
 
 def flops_per_update(hidden: int = 256) -> int:
@@ -79,14 +103,16 @@ def product_rate(num_calls: int = 500) -> float:
     return 2 * 256**3 * rate(lambda: torch.mm(left, right, out=out), num_calls)
 
 
-class JaxPeer:
-    """The peer in a process of its own, on the same core, which waits while others are timed."""
+class Peer:
+    """Another library in a process of its own, on the same core, which waits while others are timed."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, command: list[str]) -> None:
         self._process = subprocess.Popen(
-            [python, str(JAX_PEER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
         )
-        assert self._read() == "ready"
+        while not (line := self._read()).startswith("ready"):
+            pass  # what the library prints while it starts
+        self.num_parameters = int(line.split()[1]) if " " in line else None
 
     def rate(self, num_updates: int) -> float:
         assert self._process.stdin is not None
@@ -98,67 +124,110 @@ class JaxPeer:
 
     def _read(self) -> str:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline().strip()
+        line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the peer stopped with exit code {self._process.wait()}; its message stands above")
-        return line
+            raise RuntimeError(f"the peer {self._process.args} stopped with exit code {self._process.wait()}")
+        return line.strip()
 
 
-def measure(num_rounds: int, num_updates: int, peer_python: str | None) -> dict[str, list[float]]:
-    """Rates by name, one of each a round."""
-    temperatures = Population(seeds=(0,), expectiles=(0.7,), inverse_temperatures=(0.5, 1.0, 3.0, 10.0))
-    single, four = updater(), updater(temperatures)
-    timed: dict[str, Callable[[], float]] = {
-        "ours": lambda: rate(single, num_updates),
-        "ours, 4 inverse temperatures": lambda: rate(four, num_updates // 2),
-        "limit": lambda: product_rate(5 * num_updates) / flops_per_update(),
+def start_peers(asked: list[str]) -> dict[str, Peer]:
+    """From NAME or NAME=PYTHON."""
+    peers = {}
+    for name, _, python in (each.partition("=") for each in asked):
+        script = [str(JAX_PEER)] if name == "jax" else [str(TORCH_PEERS), name]
+        peers[name] = Peer([python or sys.executable, *script])
+    return peers
+
+
+def ours(num_updates: int) -> dict[str, Callable[[], float]]:
+    """Rates of our own kinds of update by name."""
+    rows = random_rows()
+    options: dict[str, dict[str, Any]] = {
+        PLAIN: {},
+        COMPILED: {"is_compiled": True},
+        BF16: {"is_compiled": True, "precision": "bf16"},
+        FOUR_TEMPERATURES: {"is_compiled": True, "population": FOUR},
+        FOUR_BY_FOUR: {"is_compiled": True, "population": GRID},
     }
-    peer = JaxPeer(peer_python) if peer_python else None
-    if peer:
-        timed["JAX"] = lambda: peer.rate(num_updates)
+    shorter = {FOUR_TEMPERATURES: 2, FOUR_BY_FOUR: 6}
+    timed: dict[str, Callable[[], float]] = {}
+    for name, each in options.items():
+        update, num_calls = updater(rows, **each), max(1, num_updates // shorter.get(name, 1))
+        timed[name] = lambda update=update, num_calls=num_calls: rate(update, num_calls)
+    if len(os.sched_getaffinity(0)) > 1:
+        both = updater(rows, is_compiled=True)
+        timed[TWO_THREADS] = lambda: on_threads(2, lambda: rate(both, num_updates))
+    return timed
+
+
+def measure(num_rounds: int, num_updates: int, peers: Mapping[str, Peer]) -> Rates:
+    """Rates by name, one of each a round; a first round, which compiles, does not count."""
+    timed = ours(num_updates)
+    timed[LIMIT] = lambda: product_rate(5 * num_updates) / flops_per_update()
+    for name, peer in peers.items():
+        timed[name] = lambda peer=peer: peer.rate(num_updates)
     for each in timed.values():
         each()
+    gc.collect()
+    gc.freeze()  # as a learner does
     rounds = [{name: each() for name, each in timed.items()} for _ in range(num_rounds)]
-    if peer:
-        peer.close()
     return {name: [each[name] for each in rounds] for name in timed}
 
 
-def ratio(rates: dict[str, list[float]], name: str, other: str) -> float | None:
+def ratio(rates: Rates, name: str, other: str) -> float | None:
     """The median over rounds of one rate over another of the same round."""
-    if other not in rates:
+    if name not in rates or other not in rates:
         return None
     return statistics.median(one / two for one, two in zip(rates[name], rates[other], strict=True))
+
+
+def ratios(rates: Rates, peers: Mapping[str, Peer]) -> dict[str, float | None]:
+    """The figures that the project goes by."""
+    return {
+        "fraction_of_limit": ratio(rates, COMPILED, LIMIT),
+        "fraction_of_limit_plain": ratio(rates, PLAIN, LIMIT),
+        "compiled_over_plain": ratio(rates, COMPILED, PLAIN),
+        "bf16_over_float32": ratio(rates, BF16, COMPILED),
+        "two_threads_over_one": ratio(rates, TWO_THREADS, COMPILED),
+        "cost_of_4_inverse_temperatures": ratio(rates, COMPILED, FOUR_TEMPERATURES),
+        "cost_of_4_x_4": ratio(rates, COMPILED, FOUR_BY_FOUR),
+        **{f"compiled_over_{name}": ratio(rates, COMPILED, name) for name in peers},
+        **{f"plain_over_{name}": ratio(rates, PLAIN, name) for name in peers},
+    }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-rounds", type=int, default=40)
     parser.add_argument("--num-updates", type=int, default=40, help="updates a round")
-    parser.add_argument("--peer-python", help="an interpreter that has jax and optax")
+    parser.add_argument("--peer", action="append", default=[], help="jax, d3rlpy or rllib, with =PYTHON that has it")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    gc.collect()
-    gc.freeze()  # as a learner does
-    rates = measure(arguments.num_rounds, arguments.num_updates, arguments.peer_python)
-    print(f"{'one thread':32} {'updates/s':>10} {'lowest':>8} {'highest':>8} {'of limit':>9} {'of JAX':>7}")
+    peers = start_peers(arguments.peer)
+    rates = measure(arguments.num_rounds, arguments.num_updates, peers)
+    for peer in peers.values():
+        peer.close()
+    print(f"{'one thread':34} {'updates/s':>10} {'lowest':>8} {'highest':>8} {'of limit':>9}")
     for name, values in rates.items():
-        of_limit, of_jax = ratio(rates, name, "limit"), ratio(rates, name, "JAX")
         print(
-            f"{name:32} {statistics.median(values):10.1f} {min(values):8.1f} {max(values):8.1f} "
-            f"{of_limit:9.2f} {'-' if of_jax is None else format(of_jax, '.2f'):>7}"
+            f"{name:34} {statistics.median(values):10.1f} {min(values):8.1f} {max(values):8.1f} "
+            f"{ratio(rates, name, LIMIT):9.2f}"
         )
     result = {
-        "updates_per_second": rates,
         "medians": {name: statistics.median(values) for name, values in rates.items()},
-        "fraction_of_limit": ratio(rates, "ours", "limit"),
-        "of_jax": ratio(rates, "ours", "JAX"),
-        "cost_of_4_inverse_temperatures": ratio(rates, "ours", "ours, 4 inverse temperatures"),
+        "ratios": ratios(rates, peers),
+        "num_parameters": {
+            "ours": num_parameters(),
+            **{name: peer.num_parameters for name, peer in peers.items() if peer.num_parameters},
+        },
         "flops_per_update": flops_per_update(),
         "torch": torch.__version__,
+        "updates_per_second": rates,
     }
+    for name, value in result["ratios"].items():
+        print(f"{name:34} {'-' if value is None else format(value, '.2f'):>10}")
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result))

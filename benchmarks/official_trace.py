@@ -85,17 +85,17 @@ def num_layers(trace: Trace) -> int:
 def named_as_authors(agent: IQLAgent, trace: Trace) -> dict[str, Tensor]:
     """Our live parameters under the authors' names, each of one member."""
     last = num_layers(trace) - 1
-    names: dict[str, Tensor] = {"actor/log_stds": agent.policy.views["log_std"][0]}
+    names: dict[str, Tensor] = {"actor/log_stds": agent.networks.parameters["policy"].views["log_std"][0]}
     for layer in range(last + 1):
         for ours, theirs in (("weight", "kernel"), ("bias", "bias")):
             key = f"{layer}.{ours}"
             policy_layer = f"actor/MLP_0/Dense_{layer}" if layer < last else "actor/Dense_0"
-            names[f"{policy_layer}/{theirs}"] = agent.policy.views[key][0]
-            names[f"value/MLP_0/Dense_{layer}/{theirs}"] = agent.value.views[key][0]
+            names[f"{policy_layer}/{theirs}"] = agent.networks.parameters["policy"].views[key][0]
+            names[f"value/MLP_0/Dense_{layer}/{theirs}"] = agent.networks.parameters["value"].views[key][0]
             for twin in (0, 1):
                 path = f"Critic_{twin}/MLP_0/Dense_{layer}/{theirs}"
-                names[f"critic/{path}"] = agent.critic.views[key][twin]
-                names[f"target_critic/{path}"] = agent.target_critic.views[key][twin]
+                names[f"critic/{path}"] = agent.networks.parameters["critic"].views[key][twin]
+                names[f"target_critic/{path}"] = agent.networks.parameters["target_critic"].views[key][twin]
     return names
 
 

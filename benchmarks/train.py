@@ -4,7 +4,8 @@
 
 17 observations, 6 actions, 100,000 transitions of noise. `iql-ray train` as its users run it: Ray, checkpoints,
 tracking in an SQLite file, evaluations in HalfCheetah-v5 beside the updates; before and after it the bare loop
-(`learner.py`: sampling and updates, nothing else) on one thread, since a machine's speed drifts.
+(`learner.py`: sampling and updates, nothing else) on one thread, since a machine's speed drifts. Both are compiled; the
+command's compiling counts.
 
 The learner phase is what the run's own curve says, `time/updates_per_second` over all updates; the whole command
 also starts and stops Python, Ray and MLflow and finishes the last evaluation. The last line is JSON.
@@ -27,7 +28,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.learner import rate, updater
+from benchmarks.learner import random_rows, rate, updater
 from benchmarks.prepare import write_source
 from iql_ray.data.actions import resolve_actions
 from iql_ray.data.sources import open_source
@@ -45,7 +46,8 @@ def bare_rate(num_updates: int) -> float:
     """Updates a second of the loop alone, in this process set up as a learner is."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    update = updater()
+    update = updater(random_rows(), is_compiled=True)
+    update()  # compiles
     gc.collect()
     gc.freeze()
     rate(update, WARM_UP_UPDATES)
@@ -89,6 +91,7 @@ def measure_command(dataset: Path, storage: Path, num_updates: int, eval_interva
         "num-updates": num_updates,
         "eval-interval-updates": eval_interval_updates,
         "device": "cpu",
+        "compile": "on",
         "storage": storage,
         "tracking-uri": f"sqlite:///{storage}/mlflow.db",
     }

@@ -35,11 +35,11 @@ class FlatParameters:
         self.values = torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
         self.gradients = torch.zeros_like(self.values) if gradients is None else gradients
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        self.views = _named_views(self.values, shapes)
-        self.gradient_views = _named_views(self.gradients, shapes)
+        self.views = named_views(self.values, shapes)
+        self.gradient_views = named_views(self.gradients, shapes)
 
 
-def _named_views(flat: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+def named_views(flat: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     views, start = {}, 0
     for name, shape in shapes.items():
         views[name] = flat[start : start + shape.numel()].view(shape)
@@ -107,6 +107,7 @@ class EnsembleMLP:
     """
 
     def __init__(self, parameters: FlatParameters, num_layers: int, workspace: Workspace | None = None) -> None:
+        self._parameters = parameters
         self._workspace = workspace or Workspace()
         self.weights = [parameters.views[f"{layer}.weight"] for layer in range(num_layers)]
         self.biases = [parameters.views[f"{layer}.bias"].unsqueeze(1) for layer in range(num_layers)]
@@ -128,9 +129,20 @@ class EnsembleMLP:
             self._activations.append(hidden)
         return _outputs(self._activations[-1], self.weights[-1], self.biases[-1])
 
+    def parameter(self, name: str) -> Tensor | None:
+        """One that is not of a layer, (members, ...), None where there is no such."""
+        return self._parameters.views.get(name)
+
     @torch.no_grad()
-    def backward(self, output_gradients: Tensor) -> None:
-        """Write the gradient of every parameter, given that of the last call's outputs (members, batch, out)."""
+    def backward(self, output_gradients: Tensor, **others: Tensor) -> None:
+        """Write the gradient of every parameter.
+
+        Args:
+            output_gradients: of the last call's outputs, (members, batch, out).
+            others: of the parameters that are not of a layer, by name.
+        """
+        for name, gradient in others.items():
+            self._parameters.gradient_views[name].copy_(gradient)
         gradients = output_gradients
         for layer in reversed(range(len(self.weights))):
             inputs = self._activations[layer]

@@ -12,6 +12,7 @@ from iql_ray.algorithm.critics import check_objectives
 from iql_ray.data.prepared import Manifest, read_manifest
 from iql_ray.data.selection import check_enough_rows, count_selected
 from iql_ray.data.transforms import Transforms
+from iql_ray.distributed.compiling import check_compile
 from iql_ray.distributed.data_memory import groups_per_window
 from iql_ray.distributed.train_config import TrainConfig
 from iql_ray.envs.catalog import check_spaces, environment_spaces
@@ -58,6 +59,7 @@ def check(asked: TrainConfig) -> CheckedRun:
     check_objectives(asked.population, manifest.spaces)
     num_rows, _ = count_selected(asked.dataset, manifest, asked.selection)
     check_enough_rows(asked.dataset, manifest, asked.selection, num_rows, asked.num_learners)
+    check_compile(asked)
     if asked.memory_limit is not None:
         groups_per_window(asked, manifest, num_rows, asked.memory_limit)
     if asked.env is not None:

@@ -98,6 +98,8 @@ class Learner:
             rank=rank,
             device=rows.device,
             average_gradients=average_gradients,
+            is_compiled=config.compile == "on",
+            precision=config.precision,
         )
         batch_size = config.batch_size // config.num_learners
         layout = RowLayout.of(plan.spaces, config.selection.with_next_actions)
@@ -150,9 +152,11 @@ def train(learner: Learner, batches: Iterator[TransitionBatch], recorder: Record
     config, agent, means = learner.plan.config, learner.agent, RunningMeans()
     if agent.update_count == 0:
         save(learner, recorder)
-    lap = Lap(agent.update_count)
+    lap, first_update = Lap(agent.update_count), agent.update_count + 1
     while agent.update_count < config.num_updates:
         means.add(agent.update(next(batches)))
+        if agent.update_count == first_update:
+            freeze_collector()
         is_saved = is_checkpoint_due(config, agent.update_count)
         if is_saved or agent.update_count % config.log_interval_updates == 0:
             metrics = {**means.take(), **lap.take(agent.update_count)}
@@ -160,6 +164,13 @@ def train(learner: Learner, batches: Iterator[TransitionBatch], recorder: Record
                 recorder.record(agent.update_count, metrics)
         if is_saved:
             save(learner, recorder)
+
+
+def freeze_collector() -> None:
+    """Once all is loaded and compiled: the collector would else walk every object of torch and ray again and again, 8%
+    of an update."""
+    gc.collect()
+    gc.freeze()
 
 
 class Lap:
@@ -249,6 +260,4 @@ def run_learner(settings: dict[str, Any]) -> None:
     saved = _newest_for_all(plan.run_folder, recorder.warn)
     if saved is not None:
         learner.restore(saved)
-    gc.collect()
-    gc.freeze()  # the collector would else walk every object of torch and ray again and again: 8% of an update
     train(learner, learner.sampler, recorder)

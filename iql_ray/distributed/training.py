@@ -25,6 +25,7 @@ from iql_ray import checkpoint, run_folder
 from iql_ray.data.lineage import lineage_tags
 from iql_ray.data.prepared import shard_paths
 from iql_ray.distributed.checking import CheckedRun
+from iql_ray.distributed.compiling import resolved_compile
 from iql_ray.distributed.data_memory import default_memory_limit, groups_per_window
 from iql_ray.distributed.learner import RunPlan, run_learner
 from iql_ray.distributed.monitor import PolicyModel, Progress, RunSetup, start_monitor
@@ -57,8 +58,9 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
     device = _device(run)
     memory_limit = run.config.memory_limit or default_memory_limit(run.config, device, ray.nodes())
     window_groups = groups_per_window(run.config, run.manifest, run.num_rows, memory_limit)
-    # Saved with the run, so that it is held or streamed alike wherever it is resumed.
-    run = replace(run, config=replace(run.config, memory_limit=memory_limit))
+    # Saved with the run, so that rows are held or streamed and updates compiled alike wherever it is resumed.
+    compiled = resolved_compile(run.config, device)
+    run = replace(run, config=replace(run.config, memory_limit=memory_limit, compile=compiled))
     setup = RunSetup(
         config=run.config,
         manifest=run.manifest,
@@ -87,6 +89,7 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
         "dataset_digest": run.manifest.digest,
         "memory_limit": memory_limit,
         "is_streamed": window_groups is not None,
+        "is_compiled": compiled == "on",
         "data_return_mean": run.manifest.episode_returns.mean,
         **ended,
         "model_update": model.update_count if model else None,

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from iql_ray.algorithm.agent import NUM_CRITICS, IQLAgent
+from iql_ray.algorithm.agent import IQLAgent
 from iql_ray.algorithm.iql_config import IQLConfig, Population
+from iql_ray.algorithm.update_rule import NUM_CRITICS
 from iql_ray.experience import TransitionBatch
 from tests.algorithm.plain_iql import SPACES, random_batch
 

@@ -1,0 +1,40 @@
+"""Is a training run's update to be compiled? Decided once, before anything starts, and saved with the run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from iql_ray.algorithm.compiled_update import check_compilable
+from iql_ray.distributed.train_config import TrainConfig
+
+MIN_UPDATES = 20_000
+"""Compiling takes as long as a few thousand updates, and saves a tenth of each."""
+
+
+def check_compile(config: TrainConfig) -> None:
+    """Refuse a run that asks to be compiled and cannot be.
+
+    Raises:
+        ValueError: says what stands against it.
+    """
+    if config.compile == "on" or config.precision == "bf16":
+        check_compilable(config.agent, is_alone=config.num_learners == 1)
+
+
+def resolved_compile(config: TrainConfig, device: str) -> Literal["on", "off"]:
+    """What auto comes to.
+
+    Args:
+        device: cpu or cuda.
+    """
+    if config.compile != "auto":
+        return config.compile
+    if config.precision == "bf16":
+        return "on"
+    if device != "cpu" or config.num_updates < MIN_UPDATES:
+        return "off"
+    try:
+        check_compilable(config.agent, is_alone=config.num_learners == 1)
+    except ValueError:
+        return "off"
+    return "on"

@@ -1,0 +1,51 @@
+"""When a run's update is compiled."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from iql_ray.algorithm.iql_config import IQLConfig
+from iql_ray.distributed.compiling import MIN_UPDATES, check_compile, resolved_compile
+from iql_ray.distributed.train_config import TrainConfig
+
+LONG = TrainConfig(dataset="data", num_updates=MIN_UPDATES)
+DROPOUT = IQLConfig(dropout_rate=0.1)
+
+
+@pytest.fixture(autouse=True)
+def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: "/bin/g++")
+
+
+@pytest.mark.parametrize(
+    ("config", "device", "resolved"),
+    [
+        (LONG, "cpu", "on"),
+        (LONG, "cuda", "off"),
+        (replace(LONG, num_updates=MIN_UPDATES - 1), "cpu", "off"),
+        (replace(LONG, num_learners=2), "cpu", "off"),
+        (replace(LONG, agent=DROPOUT), "cpu", "off"),
+        (replace(LONG, compile="off"), "cpu", "off"),
+        (replace(LONG, num_updates=1, compile="on"), "cuda", "on"),
+        (replace(LONG, num_updates=1, precision="bf16"), "cpu", "on"),
+    ],
+)
+def test_auto_compiles_where_it_pays_and_nothing_stands_against_it(config: TrainConfig, device: str, resolved: str):
+    assert resolved_compile(config, device) == resolved
+
+
+def test_without_a_compiler_auto_runs_plain_and_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert resolved_compile(LONG, "cpu") == "off"
+    check_compile(LONG)
+    for asked in (replace(LONG, compile="on"), replace(LONG, precision="bf16")):
+        with pytest.raises(ValueError, match=r"no C\+\+ compiler"):
+            check_compile(asked)
+
+
+def test_rounded_products_need_a_compiled_update() -> None:
+    with pytest.raises(ValueError, match="precision bf16 is of compiled updates, and compile is off"):
+        replace(LONG, precision="bf16", compile="off")
