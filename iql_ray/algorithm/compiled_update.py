@@ -7,7 +7,8 @@ Inside the graph everything is a new value, which is what a compiler wants, and 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -50,13 +51,16 @@ def check_compilable(config: IQLConfig, *, is_alone: bool) -> None:
 class CompiledUpdate:
     """One update of the held networks; compiled at its first call, which takes some ten seconds.
 
+    Where the compiler fails (no headers, no room on the disk, ...), that call warns, and it and all others run plain.
+
     Args:
         precision: bf16 rounds the factors of all matrix products to bfloat16; parameters, their sums and everything
             else stay as they are.
     """
 
     def __init__(self, rule: UpdateRule, networks: HeldNetworks, precision: Precision = "float32") -> None:
-        self._rule, self._config, self._num_layers = rule, networks.config, networks.num_layers
+        self._rule, self._networks = rule, networks
+        self._config, self._num_layers = networks.config, networks.num_layers
         self._shapes = {
             name: {each: view.shape for each, view in parameters.views.items()}
             for name, parameters in networks.parameters.items()
@@ -71,12 +75,24 @@ class CompiledUpdate:
         from torch._inductor import config as inductor  # heavy, and most agents are never compiled
 
         inductor.compile_threads = 1  # a pool of compilers would stay in memory, several hundred megabytes of it
-        self._step = torch.compile(self._traced, fullgraph=True, dynamic=False)
+        self._step: Callable[..., dict[str, Tensor]] | None = torch.compile(self._traced, fullgraph=True, dynamic=False)
 
     def __call__(self, batch: TransitionBatch, policy_learning_rate: float) -> dict[str, Tensor]:
         """See `UpdateRule`."""
+        if self._step is None:
+            return self._rule(self._networks, batch, policy_learning_rate)
         self._policy_learning_rate.fill_(policy_learning_rate)
-        return self._step(self._state, batch, self._policy_learning_rate)
+        try:
+            return self._step(self._state, batch, self._policy_learning_rate)
+        except RuntimeError as error:
+            from torch._dynamo.exc import TorchDynamoException  # heavy
+
+            if not isinstance(error, TorchDynamoException):  # those come before anything is computed
+                raise
+            reason = " ".join(str(error).split("\n")[:2])
+            warnings.warn(f"the update could not be compiled and runs plain: {reason}", RuntimeWarning, stacklevel=2)
+            self._step = None
+            return self(batch, policy_learning_rate)
 
     def _traced(
         self, state: Mapping[str, Mapping[str, Tensor]], batch: TransitionBatch, policy_learning_rate: Tensor

@@ -73,6 +73,19 @@ def test_a_compiled_agent_continues_exactly_where_it_was_saved() -> None:
 
 
 @needs_compiler
+def test_a_compiler_that_fails_leaves_a_plain_update_and_a_warning() -> None:
+    from torch._inductor import config as inductor
+
+    plain, failing = agent_of(dtype=torch.float32), agent_of(dtype=torch.float32, is_compiled=True)
+    message = "the update could not be compiled and runs plain: .*InvalidCxxCompiler"
+    with inductor.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.warns(RuntimeWarning, match=message):
+        updated(failing, 0, 1, torch.float32)
+    updated(plain, 0, 3, torch.float32)
+    updated(failing, 1, 3, torch.float32)
+    assert all(torch.equal(value, failing.tensors()[name]) for name, value in plain.tensors().items())
+
+
+@needs_compiler
 def test_bf16_rounds_products_alone() -> None:
     """Eight bits of precision: 0.4% in every factor, and parameters stay float32."""
     exact = agent_of(dtype=torch.float32)
