@@ -8,22 +8,16 @@ Raw values, as they were logged. It reads Parquet and needs no Ray; what is made
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from iql_ray.data.packing import column_values
-from iql_ray.data.prepared import Manifest, read_manifest, shard_paths
+from iql_ray.data.prepared import Manifest, read_columns, read_manifest
 from iql_ray.seeding import child_seed
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-ROWS_PER_READ = 65_536
 COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminations")
 
 
@@ -98,7 +92,7 @@ def read_episodes(dataset: str | Path, *, held_out_share: float, max_rows: int, 
     """
     manifest = read_manifest(dataset)
     lengths = np.zeros(manifest.num_episodes, np.int64)
-    for table in _tables(dataset, "episode"):
+    for table in read_columns(dataset, "episode"):
         lengths += np.bincount(column_values(table, "episode"), minlength=len(lengths))
     chosen = _chosen(lengths, max_rows, seed)
     if len(chosen) < 2:
@@ -130,7 +124,7 @@ def _read_in_order(dataset: str | Path, manifest: Manifest, starts: np.ndarray) 
     ordered = {name: np.empty((num_rows, width), np.float32) for name, width in widths.items()}
     ordered |= {"rewards": np.empty(num_rows, np.float32), "terminations": np.empty(num_rows, bool)}
     num_placed = 0
-    for table in _tables(dataset, "episode", "step", *COLUMNS):
+    for table in read_columns(dataset, "episode", "step", *COLUMNS):
         episodes = column_values(table, "episode")
         places = starts[episodes] + column_values(table, "step")
         is_placed = places < starts[episodes + 1]
@@ -139,14 +133,3 @@ def _read_in_order(dataset: str | Path, manifest: Manifest, starts: np.ndarray) 
         num_placed += int(is_placed.sum())
     assert num_placed == num_rows, "a prepared episode's steps are 0, 1, ... without a gap"
     return ordered
-
-
-def _tables(dataset: str | Path, *columns: str) -> Iterator[pa.Table]:
-    """These columns of all shards in order, a block at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    for path in shard_paths(dataset):
-        with pq.ParquetFile(path) as shard:
-            for batch in shard.iter_batches(ROWS_PER_READ, columns=list(columns)):
-                yield pa.Table.from_batches([batch])
