@@ -44,6 +44,7 @@ GRID = Population(seeds=(0,), expectiles=EXPECTILES, inverse_temperatures=TEMPER
 JAX_PEER, TORCH_PEERS = Path(__file__).with_name("_jax_peer.py"), Path(__file__).with_name("_torch_peers.py")
 PLAIN, COMPILED, BF16, TWO_THREADS = "plain", "compiled", "compiled, bf16", "compiled, 2 threads"
 FOUR_TEMPERATURES, FOUR_BY_FOUR, LIMIT = "compiled, 4 inverse temperatures", "compiled, 4 x 4 grid", "limit"
+ALL_CORES = os.sched_getaffinity(0)
 Rates = dict[str, list[float]]
 
 
@@ -63,13 +64,16 @@ def updater(rows: torch.Tensor, **options: Any) -> Callable[[], object]:
     return lambda: agent.update(next(sampler))
 
 
-def on_threads(num_threads: int, call: Callable[[], float]) -> float:
-    """The same with that many threads for one product."""
-    torch.set_num_threads(num_threads)
+def on_two_cores(call: Callable[[], float]) -> float:
+    """The same with two threads, each on a core."""
+    pinned = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, ALL_CORES)
+    torch.set_num_threads(2)
     try:
         return call()
     finally:
         torch.set_num_threads(1)
+        os.sched_setaffinity(0, pinned)
 
 
 def num_parameters() -> int:
@@ -154,9 +158,9 @@ def ours(num_updates: int) -> dict[str, Callable[[], float]]:
     for name, each in options.items():
         update, num_calls = updater(rows, **each), max(1, num_updates // shorter.get(name, 1))
         timed[name] = lambda update=update, num_calls=num_calls: rate(update, num_calls)
-    if len(os.sched_getaffinity(0)) > 1:
+    if len(ALL_CORES) > 1:
         both = updater(rows, is_compiled=True)
-        timed[TWO_THREADS] = lambda: on_threads(2, lambda: rate(both, num_updates))
+        timed[TWO_THREADS] = lambda: on_two_cores(lambda: rate(both, num_updates))
     return timed
 
 
@@ -203,6 +207,7 @@ def main() -> int:
     parser.add_argument("--peer", action="append", default=[], help="jax, d3rlpy or rllib, with =PYTHON that has it")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    os.sched_setaffinity(0, {max(ALL_CORES)})  # ours and all peers: some would else sample on a core beside
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     peers = start_peers(arguments.peer)

@@ -155,6 +155,7 @@ def _train_config(config: MazeConfig, name: str, run_name: str, flags: Mapping[s
     every = {
         "dataset": [_dataset(config, name)],
         "recipe": ["umaze"],
+        "eval-method": ["none"],
         "seeds": range(config.num_seeds),
         "checkpoint-interval-updates": flags["num-updates"],
         "log-interval-updates": [LOG_INTERVAL_UPDATES],

@@ -214,9 +214,9 @@ def is_checkpoint_due(config: TrainConfig, update_count: int) -> bool:
 
 
 def is_evaluation_due(config: TrainConfig, update_count: int) -> bool:
-    """At the evaluation interval, before the first update and after the last; never without an environment."""
+    """At the evaluation interval, before the first update and after the last; never where nothing evaluates."""
     is_due = update_count % config.eval_interval_updates == 0 or update_count == config.num_updates
-    return is_due and config.env is not None
+    return is_due and config.evaluation_method is not None
 
 
 class MonitorRecorder:

@@ -66,14 +66,12 @@ class RunMonitor:
     Args:
         logger: of the run, just started or reopened.
         evaluate: None where no checkpoint is evaluated.
-        judges_kept: when the run ends, the checkpoints that are kept are evaluated too, though none asks for it.
     """
 
-    def __init__(self, logger: RunLogger, evaluate: Evaluate | None, judges_kept: bool = False) -> None:
+    def __init__(self, logger: RunLogger, evaluate: Evaluate | None) -> None:
         self.folder = logger.folder
         self._logger = logger
         self._evaluate = evaluate
-        self._judges_kept = judges_kept
         self._update_count = 0
         self._metrics: dict[str, float] = {}
         self._messages: list[str] = []
@@ -163,26 +161,17 @@ class RunMonitor:
         """The evaluation thread: the oldest pending checkpoint first, until the run ends and none is left."""
         try:
             while True:
-                is_ending = self._is_ending
-                pending = [update for update in self._pending(is_ending) if self._is_new(update)]
+                pending = [update for update in checkpoint.pending_evaluations(self.folder) if self._is_new(update)]
                 if pending:
                     self._evaluate_one(pending[0])
                     continue
                 with self._news:
-                    if is_ending:
+                    if self._is_ending:
                         return
-                    if not self._is_ending:
-                        self._news.wait(timeout=1.0)
+                    self._news.wait(timeout=1.0)
         except Exception as error:
             self._error = error
             self.warn(f"evaluation failed, training goes on: {error}")
-
-    def _pending(self, is_ending: bool) -> list[int]:
-        """The checkpoints to evaluate, ascending."""
-        if not (is_ending and self._judges_kept):
-            return checkpoint.pending_evaluations(self.folder)
-        done = run_folder.read_evaluations(self.folder)
-        return [update for update in run_folder.checkpoint_updates(self.folder) if update not in done]
 
     def _is_new(self, update_count: int) -> bool:
         """Not one that was found damaged and is still the same."""
@@ -243,8 +232,7 @@ class RunMonitorActor(RunMonitor):
         """Begin or go on with the run's record; its id and folder."""
         logger = _resume_record(setup) if setup.resumed_folder else _begin_record(setup)
         torch.set_num_threads(1)  # evaluation from data computes here
-        judges_kept = setup.config.evaluation_method == "fqe" and setup.config.env is None
-        super().__init__(logger, self._evaluation(setup), judges_kept)
+        super().__init__(logger, self._evaluation(setup))
         self._setup = setup
         return logger.run_id, logger.folder
 

@@ -72,9 +72,9 @@ class TrainConfig:
     num_checkpoints_to_keep: int = 3
     """The last K are kept; the best by evaluation stays besides."""
     eval_method: Literal["auto", "rollouts", "fqe", "none"] = "auto"
-    """How the checkpoint is found that the run hands on: by rollouts in env at the evaluation interval; by fqe, fitted
-    Q evaluation on the dataset, of the checkpoints that are kept to the end (of every interval, if there is an env);
-    or none, and it is the last. auto: rollouts with an env, fqe without, none for a grid."""
+    """How the checkpoint is found that the run hands on: by rollouts in env, or by fqe, fitted Q evaluation on the
+    dataset, at the evaluation interval; or none, and it is the last. auto: rollouts with an env, fqe without, none for
+    a grid."""
     eval_interval_updates: int = 5000
     """Updates between two evaluations; the last update is always evaluated."""
     num_eval_episodes: int = 10

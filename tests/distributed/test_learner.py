@@ -100,6 +100,7 @@ def test_a_streaming_learner_goes_on_where_its_stream_stood(
         num_updates=110,
         checkpoint_interval_updates=60,
         seeds=seeds,
+        eval_method="none",
     )
     whole, _ = trained(plan_of(config, tmp_path / "whole"))
     plan = plan_of(config, tmp_path / "crashed")
@@ -207,7 +208,7 @@ def test_a_finished_run_that_is_resumed_does_nothing(dataset: Path, tmp_path: Pa
 
 
 def test_only_the_last_checkpoints_are_kept(dataset: Path, tmp_path: Path):
-    config = train_config(dataset, num_updates=50, num_checkpoints_to_keep=2)
+    config = train_config(dataset, num_updates=50, num_checkpoints_to_keep=2, eval_method="none")
     trained(plan_of(config, tmp_path))
     assert run_folder.checkpoint_updates(tmp_path) == [40, 50]
 
@@ -244,7 +245,8 @@ def test_what_is_due_when(update_count: int, is_evaluated: bool, is_saved: bool)
     )
     assert is_evaluation_due(config, update_count) is is_evaluated
     assert is_checkpoint_due(config, update_count) is is_saved
-    assert not is_evaluation_due(replace(config, env=None), update_count)
+    assert is_evaluation_due(replace(config, env=None), update_count) is is_evaluated
+    assert not is_evaluation_due(replace(config, env=None, eval_method="none"), update_count)
 
 
 def test_a_checkpoint_of_another_dataset_is_refused_naming_both(dataset: Path, tmp_path: Path):

@@ -195,18 +195,6 @@ def test_without_an_environment_checkpoints_are_ranked_from_data_alone(tmp_path:
     assert points[10]["eval/num_warnings"] == len(evaluations[10]["warnings"]) > 0
 
 
-def test_when_a_run_ends_the_checkpoints_that_are_kept_are_judged_though_none_asks_for_it(tmp_path: Path):
-    for update in (10, 20):
-        saved(tmp_path, update, is_to_be_evaluated=False)
-    evaluate = Evaluation([10, 20])
-    monitor = RunMonitor(FakeLogger(tmp_path), evaluate, judges_kept=True)  # pyright: ignore[reportArgumentType]
-    threading.Event().wait(0.1)
-    assert evaluate.evaluated == []
-    monitor.finish_evaluations()
-    assert evaluate.evaluated == [10, 20]
-    assert run_folder.best_update(tmp_path) == 20
-
-
 @pytest.mark.parametrize("method", ["auto", "fqe", "none"])
 def test_a_run_without_an_environment_is_evaluated_from_data_unless_that_is_switched_off(tmp_path: Path, method: str):
     setup = RunSetup(
