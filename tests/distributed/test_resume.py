@@ -51,6 +51,7 @@ def config(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainCon
     return replace(
         config,
         agent=replace(config.agent, dropout_rate=0.1),
+        eval_method="none",
         log_interval_updates=200,
         checkpoint_interval_updates=INTERVAL,
     )
