@@ -162,7 +162,7 @@ def end(family: list[psutil.Process]) -> None:
 def test_a_run_whose_driver_is_killed_is_finished_by_resume(
     ray_session: None, config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    config = replace(config, env=ENVIRONMENT, eval_interval_updates=1600, num_eval_episodes=8)
+    config = replace(config, env=ENVIRONMENT, eval_method="rollouts", eval_interval_updates=1600, num_eval_episodes=8)
     run = killed_driver(config, tmp_path / "driver.log")
     assert run_folder.checkpoint_updates(run)[-1] < NUM_UPDATES
     assert train.main(["--resume", run.name, "--storage", config.storage]) == 0
