@@ -67,9 +67,11 @@ class Lines:
             return
         self._evaluated = result["num_updates"]
         low, high = result["return_ci"]
+        is_fitted = result.get("method") == "fqe"
+        what, where = ("fitted value", "held-out episodes") if is_fitted else ("return", "episodes")
         self._write(
-            f"evaluation after {result['num_updates']:,} updates: return {result['return_mean']:.1f} "
-            f"[{low:.1f}, {high:.1f}] over {result['num_episodes']} episodes"
+            f"evaluation after {result['num_updates']:,} updates: {what} {result['return_mean']:.1f} "
+            f"[{low:.1f}, {high:.1f}] over {result['num_episodes']} {where}"
         )
 
 

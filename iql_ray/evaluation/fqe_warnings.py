@@ -13,7 +13,6 @@ MAX_DRIFT = 0.1
 MAX_REMAINING_SHARE = 0.05
 MAX_OUT_OF_RANGE_SHARE = 0.01
 MIN_EPISODES = 20
-MAX_TRUNCATED_WEIGHT = 0.5
 
 
 def warnings_of(verdict: Mapping[str, Any], scale: ValueScale) -> list[dict[str, str]]:

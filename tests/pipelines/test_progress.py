@@ -63,6 +63,12 @@ def test_an_evaluation_is_written_once(written: list[str]):
     ]
 
 
+def test_a_value_from_data_alone_is_not_called_a_return(written: list[str]):
+    evaluation = {"method": "fqe", "return_mean": 1.0, "return_ci": [0.0, 2.0], "num_episodes": 25, "num_updates": 7}
+    Lines(9, written.append).show(Progress(update_count=7, metrics={}, evaluation=evaluation, messages=()))
+    assert written == ["evaluation after 7 updates: fitted value 1.0 [0.0, 2.0] over 25 held-out episodes"]
+
+
 def test_training_is_written_when_it_is_time_and_it_has_moved(written: list[str]):
     lines = Lines(30_000, written.append, seconds_between_lines=0.0)
     for update_count in (12_000, 12_000, 13_000):
