@@ -7,7 +7,7 @@ gradients of several learners are averaged by an injected function, policies lea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ from iql_ray.algorithm.action_kinds import action_kind
 from iql_ray.algorithm.compiled_update import CompiledUpdate, Precision, check_compilable
 from iql_ray.algorithm.critics import check_objectives
 from iql_ray.algorithm.held_networks import TRAINED, AverageGradients, HeldNetworks
-from iql_ray.algorithm.iql_config import IQLConfig, Population
-from iql_ray.algorithm.update_rule import NUM_CRITICS, UpdateRule, by_twin, repeat_members
+from iql_ray.algorithm.iql_config import IQLConfig, Member, Population
+from iql_ray.algorithm.update_rule import NUM_CRITICS, Learns, UpdateRule, by_twin, repeat_members
 from iql_ray.experience import Spaces, TransitionBatch
 from iql_ray.seeding import child_seed
 
@@ -36,6 +36,7 @@ class IQLAgent:
         average_gradients: the seam for distribution, called on each flat gradient before its optimiser step.
         is_compiled: run the update as one compiled graph, see `compiled_update.py`.
         precision: of a compiled update's matrix products.
+        learns: everything, critics alone, or policies alone from critics that stay.
 
     Raises:
         ValueError: an objective that these actions cannot have, an update that cannot be compiled, or a precision that
@@ -56,6 +57,7 @@ class IQLAgent:
         average_gradients: AverageGradients | None = None,
         is_compiled: bool = False,
         precision: Precision = "float32",
+        learns: Learns = "everything",
     ) -> None:
         self.config = config
         self.spaces = spaces
@@ -72,7 +74,8 @@ class IQLAgent:
         initial = {name: networks.stack_members(self._initial_members(name), dtype, self._device) for name in TRAINED}
         self.networks = HeldNetworks(initial, config, average_gradients)
         make_mask = self._dropout_mask if config.dropout_rate > 0 else None
-        self._rule = UpdateRule(config, self.population, self.action_kind, make_mask, initial["value"]["0.bias"])
+        like = initial["value"]["0.bias"]
+        self._rule = UpdateRule(config, self.population, self.action_kind, make_mask, like, learns)
         self._compiled = None
         if precision != "float32" and not is_compiled:
             raise ValueError(f"precision {precision} is of compiled updates, and this one is not to be compiled")
@@ -166,6 +169,29 @@ class IQLAgent:
                     f"this agent's has {tuple(value.shape)}"
                 )
 
+    def adopt(self, source: IQLAgent, *, critics_alone: bool = False) -> None:
+        """Take every member over from an agent that has it among others, as it stands there.
+
+        Args:
+            source: of the same architecture.
+            critics_alone: the policies, and the count of updates, stay what they are.
+
+        Raises:
+            ValueError: the source has no such member, or another architecture.
+        """
+        members, sources = self.population.members(), source.population.members()
+        critics = _positions(_critics_of(self.population), _critics_of(source.population))
+        twins = [critic * NUM_CRITICS + twin for critic in critics for twin in range(NUM_CRITICS)]
+        rows = {"value": critics, "critic": twins, "target_critic": twins}
+        if not critics_alone:
+            rows["policy"] = _positions(members, sources)
+            self.update_count = source.update_count
+            of_seed = dict(zip(source.population.seeds, source._dropout_generators, strict=True))
+            for seed, generator in zip(self.population.seeds, self._dropout_generators, strict=True):
+                generator.set_state(of_seed[seed].get_state())
+        for name, each in rows.items():
+            self.networks.adopt(name, source.networks, each)
+
     def _policy_learning_rate(self) -> float:
         """Cosine decay to 0 over the run on the policy's rate alone, as the authors (optax.cosine_decay_schedule)."""
         if self.config.policy_schedule == "constant":
@@ -203,3 +229,16 @@ class IQLAgent:
         sizes = (observation_dim, *hidden, kind.policy_outputs)
         log_std = {"log_std": torch.zeros(kind.policy_outputs, dtype=torch.float64)} if kind.has_log_std else {}
         return [networks.initial_layers(sizes, seed, name) | log_std for seed in seeds]
+
+
+def _critics_of(population: Population) -> list[Member]:
+    """One member of each critic, with the policy's part left out."""
+    of_each = population.members()[:: len(population.inverse_temperatures)]
+    return [member._replace(inverse_temperature=0.0) for member in of_each]
+
+
+def _positions(wanted: Sequence[Member], there: Sequence[Member]) -> list[int]:
+    missing = [member for member in wanted if member not in there]
+    if missing:
+        raise ValueError(f"no member {missing[0]} to take over; there are {list(there)}")
+    return [there.index(member) for member in wanted]

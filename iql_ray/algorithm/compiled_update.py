@@ -118,13 +118,15 @@ class TracedNetworks:
         )
         self._config = config
 
-    def step_value(self) -> None:
-        self.value.step(self._config.learning_rate)
-
-    def step_policy_and_critic(self, policy_learning_rate: float | Tensor) -> None:
-        self.policy.step(policy_learning_rate)
-        self.critic.step(self._config.learning_rate)
-        self.target.follow(self.critic, self._config.target_update_rate)
+    def step(self, *names: str, policy_learning_rate: float | Tensor = 0.0) -> None:
+        rate = self._config.learning_rate
+        if "value" in names:
+            self.value.step(rate)
+        if "policy" in names:
+            self.policy.step(policy_learning_rate)
+        if "critic" in names:
+            self.critic.step(rate)
+            self.target.follow(self.critic, self._config.target_update_rate)
 
 
 class TracedMLP:

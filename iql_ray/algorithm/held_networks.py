@@ -5,13 +5,13 @@ What an update does with them is `update_rule.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from iql_ray.algorithm.iql_config import IQLConfig
-from iql_ray.algorithm.networks import EnsembleMLP, FlatParameters, Workspace
+from iql_ray.algorithm.networks import EnsembleMLP, FlatParameters, Workspace, named_views
 
 TRAINED = ("value", "policy", "critic")
 """Networks with an optimiser; the target critic follows by Polyak averaging."""
@@ -33,14 +33,16 @@ class HeldNetworks:
     ) -> None:
         sizes = [sum(tensor.numel() for tensor in initial[name].values()) for name in ("policy", "critic")]
         like = next(iter(initial["policy"].values()))
-        self._policy_and_critic_gradients = torch.zeros(sum(sizes), dtype=like.dtype, device=like.device)
-        policy_gradients, critic_gradients = self._policy_and_critic_gradients.split(sizes)
+        gradients = torch.zeros(sum(sizes), dtype=like.dtype, device=like.device)
+        policy_gradients, critic_gradients = gradients.split(sizes)
         self.parameters = {
             "value": FlatParameters(initial["value"]),
             "policy": FlatParameters(initial["policy"], policy_gradients),
             "critic": FlatParameters(initial["critic"], critic_gradients),
             "target_critic": FlatParameters(initial["critic"]),
         }
+        self._gradients: dict[tuple[str, ...], Tensor] = {(name,): self.parameters[name].gradients for name in TRAINED}
+        self._gradients["policy", "critic"] = gradients
         self.num_layers, workspace = len(config.hidden_sizes) + 1, Workspace()
         self.value, self.policy, self.critic, self.target = (
             EnsembleMLP(each, self.num_layers, workspace) for each in self.parameters.values()
@@ -49,17 +51,22 @@ class HeldNetworks:
         self._average = average or (lambda gradients: None)
         self.optimisers = {name: self._adam(self.parameters[name]) for name in TRAINED}
 
-    def step_value(self) -> None:
-        self._average(self.parameters["value"].gradients)
-        self.optimisers["value"].step()
-
-    def step_policy_and_critic(self, policy_learning_rate: float | Tensor) -> None:
-        self._average(self._policy_and_critic_gradients)
+    def step(self, *names: str, policy_learning_rate: float | Tensor = 0.0) -> None:
+        """Along the average of their gradients over the learners: one average of what lies together."""
+        self._average(self._gradients[names])
         self.optimisers["policy"].param_groups[0]["lr"] = policy_learning_rate
-        self.optimisers["policy"].step()
-        self.optimisers["critic"].step()
-        target, critic = self.parameters["target_critic"], self.parameters["critic"]
-        target.values.lerp_(critic.values, self.config.target_update_rate)
+        for name in names:
+            self.optimisers[name].step()
+        if "critic" in names:
+            target, critic = self.parameters["target_critic"], self.parameters["critic"]
+            target.values.lerp_(critic.values, self.config.target_update_rate)
+
+    def adopt(self, name: str, source: HeldNetworks, members: Sequence[int]) -> None:
+        """Member k of a network becomes member `members[k]` of the source's, its optimiser's moments too."""
+        for own, theirs in zip(self._by_member(name), source._by_member(name), strict=True):
+            own.copy_(theirs[list(members)])
+        if name in TRAINED:
+            self.moments(name)["step"].copy_(source.moments(name)["step"])
 
     def moments(self, name: str) -> dict[str, Tensor]:
         """Adam's state of a network: exp_avg and exp_avg_sq, flat, and step."""
@@ -76,6 +83,14 @@ class HeldNetworks:
         for network in TRAINED:
             state |= {f"optimiser.{network}.{key}": value for key, value in self.moments(network).items()}
         return state
+
+    def _by_member(self, name: str) -> Iterator[Tensor]:
+        """A network's parameters, and its moments where it has some, each (members, ...)."""
+        views = self.parameters[name].views
+        yield from views.values()
+        shapes = {each: view.shape for each, view in views.items()}
+        for key in ("exp_avg", "exp_avg_sq") if name in TRAINED else ():
+            yield from named_views(self.moments(name)[key], shapes).values()
 
     def _adam(self, parameters: FlatParameters) -> torch.optim.Adam:
         """Adam over one flat buffer; a first step on zero gradients moves nothing and creates its state."""

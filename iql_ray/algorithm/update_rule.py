@@ -10,7 +10,7 @@ whether this is run as it stands or compiled, is not its business.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ from iql_ray.experience import TransitionBatch
 
 NUM_CRITICS = 2
 """Twin critics: their minimum is the value that V and the policy see."""
+
+Learns = Literal["everything", "critics", "policies"]
+"""The critics never depend on the policies: they can be learned alone, and policies be extracted from them later."""
 
 
 class Network(Protocol):
@@ -54,12 +57,8 @@ class Networks(Protocol):
     @property
     def target(self) -> Network: ...
 
-    def step_value(self) -> None:
-        """Adam's step of V."""
-        ...
-
-    def step_policy_and_critic(self, policy_learning_rate: float | Tensor) -> None:
-        """Adam's steps of both, and the target's step after the critic."""
+    def step(self, *names: str, policy_learning_rate: float | Tensor = 0.0) -> None:
+        """Adam's steps of value, policy or critic along their gradients, and the target's after the critic's."""
         ...
 
 
@@ -69,6 +68,7 @@ class UpdateRule:
     Args:
         make_mask: of the policy's dropout; None: no unit is dropped.
         like: of the networks' type and device.
+        learns: critics alone (V, Q and its target), policies alone from critics that stay, or everything.
     """
 
     def __init__(
@@ -78,7 +78,9 @@ class UpdateRule:
         kind: ActionKind,
         make_mask: MakeMask | None,
         like: Tensor,
+        learns: Learns = "everything",
     ) -> None:
+        self._learns = learns
         self._discount = config.discount
         self._kind = kind
         self._make_mask = make_mask
@@ -93,7 +95,7 @@ class UpdateRule:
     def __call__(
         self, networks: Networks, batch: TransitionBatch, policy_learning_rate: float | Tensor
     ) -> dict[str, Tensor]:
-        """Move all networks once; policy and critic share no parameter, so they move at once.
+        """Move what is to be learned once; policy and critic share no parameter, so they move at once.
 
         Args:
             batch: (seeds, batch, ...).
@@ -102,13 +104,20 @@ class UpdateRule:
             Metrics, (critics,) or (policies,).
         """
         target_values = self.action_values(batch, networks.target).amin(1)
+        if self._learns == "policies":
+            advantages = target_values - networks.value(self._per_critic(batch.observations)).squeeze(-1)
+            metrics = self._policy_gradients(networks, batch, advantages)
+            networks.step("policy", policy_learning_rate=policy_learning_rate)
+            return {**metrics, "advantage": advantages.mean(-1)}
         metrics = self._value_gradients(networks, batch, target_values)
-        networks.step_value()
+        networks.step("value")
         values, next_values = self._values_of_both(networks, batch)
         advantages = target_values - values
-        metrics |= self._policy_gradients(networks, batch, advantages)
+        if self._learns == "everything":
+            metrics |= self._policy_gradients(networks, batch, advantages)
         metrics |= self._critic_gradients(networks, batch, next_values)
-        networks.step_policy_and_critic(policy_learning_rate)
+        moved = ("policy", "critic") if self._learns == "everything" else ("critic",)
+        networks.step(*moved, policy_learning_rate=policy_learning_rate)
         return {**metrics, "advantage": advantages.mean(-1)}
 
     def action_values(self, batch: TransitionBatch, critic: Network) -> Tensor:
