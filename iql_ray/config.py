@@ -86,6 +86,18 @@ _Loader.add_implicit_resolver(
 )
 
 
+def parse_value(text: str) -> Any:
+    """A number, truth value, list or word as YAML reads it.
+
+    Raises:
+        ValueError: it is not YAML.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"value '{text}' is not understood: {error}") from error
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """The mapping in a JSON or YAML file.
 

@@ -9,6 +9,7 @@ Paths and small JSON alone: the checkpoints' contents belong to `checkpoint.py`,
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -48,22 +49,29 @@ def checkpoint_updates(run_folder: Path) -> list[int]:
 
 
 def read_evaluations(run_folder: Path) -> dict[int, dict[str, Any]]:
-    """Evaluation results by update count. A line cut off by a crash is passed over: it will be made again."""
-    path = run_folder / EVALUATIONS_FILE
-    results: dict[int, dict[str, Any]] = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            result = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        results[result["num_updates"]] = result
-    return results
+    """Evaluation results by update count."""
+    return {result["num_updates"]: result for result in read_lines(run_folder / EVALUATIONS_FILE)}
 
 
 def append_evaluation(run_folder: Path, result: dict[str, Any]) -> None:
     """Add one result; it holds `num_updates` and what `evaluation.statistics.summarize` gives."""
-    with (run_folder / EVALUATIONS_FILE).open("a") as file:
-        file.write("\n" * _ends_mid_line(run_folder) + json.dumps(result) + "\n")
+    append_line(run_folder / EVALUATIONS_FILE, result)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Everything in a file of JSON lines. One cut off by a crash is passed over: it will be made again."""
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(line))
+    return lines
+
+
+def append_line(path: Path, value: dict[str, Any]) -> None:
+    """Add one to a file of JSON lines, never to a line that a crash has cut off."""
+    is_mid_line = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+    with path.open("a") as file:
+        file.write("\n" * is_mid_line + json.dumps(value) + "\n")
 
 
 def best_update(run_folder: Path) -> int | None:
@@ -72,8 +80,3 @@ def best_update(run_folder: Path) -> int | None:
     if not evaluations:
         return None
     return max(sorted(evaluations), key=lambda update: evaluations[update]["return_mean"])
-
-
-def _ends_mid_line(run_folder: Path) -> bool:
-    path = run_folder / EVALUATIONS_FILE
-    return path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from iql_ray import checkpoint, config, run_folder
 from iql_ray.algorithm.agent import IQLAgent
@@ -18,6 +19,8 @@ from iql_ray.distributed.train_config import TrainConfig
 from iql_ray.envs.catalog import check_spaces, environment_spaces
 from iql_ray.tracking.names import check_model_name
 from iql_ray.tracking.store import resolve_tracking_uri
+
+AnyConfig = TypeVar("AnyConfig", bound=TrainConfig)
 
 MIN_EPISODES = 2
 """Fitted Q evaluation holds one out and learns from the other."""
@@ -55,6 +58,7 @@ def check(asked: TrainConfig) -> CheckedRun:
         asked = resumed_config(asked, resumed_folder)
     # Absolute, for other processes and later commands have other working directories.
     asked = replace(asked, dataset=os.path.abspath(asked.dataset), storage=os.path.abspath(asked.storage), resume=None)
+    _check_one_policy(asked)
     manifest = read_manifest(asked.dataset)
     check_objectives(asked.population, manifest.spaces)
     num_rows, _ = count_selected(asked.dataset, manifest, asked.selection)
@@ -80,13 +84,31 @@ def check(asked: TrainConfig) -> CheckedRun:
     )
 
 
-def resumed_config(asked: TrainConfig, folder: Path) -> TrainConfig:
-    """The interrupted run's own configuration; where its record goes may be said anew.
+def _check_one_policy(asked: TrainConfig) -> None:
+    """Refuse what a run does with one policy alone, where it is to have many."""
+    num_members = asked.population.num_policies
+    if num_members == 1:
+        return
+    asked_for = {"env": asked.env, "register_as": asked.register_as}
+    if asked.eval_method == "fqe":
+        asked_for["eval_method"] = "fqe"
+    for name, value in asked_for.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} = {value} with {num_members} members: iql-ray train trains a grid from data alone; leave it "
+                "out, and evaluate its members afterwards: iql-ray evaluate --run RUN --member K; or let iql-ray "
+                "search find the best of them"
+            )
+
+
+def resumed_config(asked: AnyConfig, folder: Path) -> AnyConfig:
+    """The interrupted run's (or search's) own configuration; where its record goes may be said anew.
 
     Raises:
         ValueError: another setting was given too, which could not be obeyed.
     """
-    say_nothing = TrainConfig(resume=asked.resume, storage=asked.storage, tracking_uri=asked.tracking_uri)
+    kind = type(asked)
+    say_nothing = kind(resume=asked.resume, storage=asked.storage, tracking_uri=asked.tracking_uri)
     if asked != say_nothing:
         given = config.flatten(config.to_dict(asked))
         silent = config.flatten(config.to_dict(say_nothing))
@@ -95,7 +117,7 @@ def resumed_config(asked: TrainConfig, folder: Path) -> TrainConfig:
             f"--resume {asked.resume} finishes the run as it was configured, so {', '.join(changed)} cannot be given; "
             "drop them, or start a new run"
         )
-    saved = config.load(TrainConfig, folder / run_folder.CONFIG_FILE)
+    saved = config.load(kind, folder / run_folder.CONFIG_FILE)
     return replace(saved, storage=asked.storage, tracking_uri=asked.tracking_uri or saved.tracking_uri)
 
 

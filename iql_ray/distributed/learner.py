@@ -7,6 +7,7 @@ tested without Ray. Nothing here talks to MLflow or steps an environment: that i
 from __future__ import annotations
 
 import gc
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from iql_ray import checkpoint
 from iql_ray import config as config_io
 from iql_ray.algorithm.action_kinds import LOG_STD_MAX, LOG_STD_MIN
 from iql_ray.algorithm.agent import AverageGradients, IQLAgent
+from iql_ray.algorithm.update_rule import Learns
 from iql_ray.data.packed import RowLayout
 from iql_ray.data.streaming import StreamedRows, sampler_of
 from iql_ray.data.transforms import Transforms
@@ -57,35 +59,46 @@ class Recorder(Protocol):
 
 
 class RunningMeans:
-    """Means of an update's metrics on the device, over updates and members; read rarely, since reading waits."""
+    """Means of an update's metrics over updates, on the device; read rarely, since reading waits."""
 
     def __init__(self) -> None:
-        self._names: list[str] = []
+        self._sizes: dict[str, int] = {}
         self._sum: Tensor | None = None
         self._num_updates = 0
 
     def add(self, metrics: dict[str, Tensor]) -> None:
-        values = torch.stack([value.mean() for value in metrics.values()])
+        """Each (critics,) or (policies,)."""
+        values = torch.cat(list(metrics.values()))
         if self._sum is None:
-            self._names, self._sum = list(metrics), torch.zeros_like(values)
+            self._sizes = {name: len(value) for name, value in metrics.items()}
+            self._sum = torch.zeros_like(values)
         self._sum += values
         self._num_updates += 1
 
     def take(self) -> dict[str, float]:
+        """As `take_by_member`, means over members too."""
+        return {name: statistics.fmean(values) for name, values in self.take_by_member().items()}
+
+    def take_by_member(self) -> dict[str, list[float]]:
         """The means since the last call, under `train/`, over all learners too: every one must call it."""
         assert self._sum is not None
         collective.average(self._sum)
-        means = (self._sum / self._num_updates).tolist()
+        means = (self._sum / self._num_updates).split(list(self._sizes.values()))
         self._sum.zero_()
         self._num_updates = 0
-        return {f"train/{name}": mean for name, mean in zip(self._names, means, strict=True)}
+        return {f"train/{name}": mean.tolist() for name, mean in zip(self._sizes, means, strict=True)}
 
 
 class Learner:
     """An agent, its minibatches and the run they belong to: one rank of `num_learners`."""
 
     def __init__(
-        self, plan: RunPlan, rows: Tensor | StreamedRows, rank: int, average_gradients: AverageGradients | None
+        self,
+        plan: RunPlan,
+        rows: Tensor | StreamedRows,
+        rank: int,
+        average_gradients: AverageGradients | None,
+        learns: Learns = "everything",
     ) -> None:
         config = plan.config
         self.plan = plan
@@ -100,6 +113,7 @@ class Learner:
             average_gradients=average_gradients,
             is_compiled=config.compile == "on",
             precision=config.precision,
+            learns=learns,
         )
         batch_size = config.batch_size // config.num_learners
         layout = RowLayout.of(plan.spaces, config.selection.with_next_actions)

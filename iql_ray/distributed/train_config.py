@@ -38,7 +38,8 @@ class TrainConfig:
     """Run seed: initial weights, minibatches, dropout and evaluation episodes follow from it."""
     seeds: tuple[int, ...] = ()
     """Several seeds side by side in one run; empty: seed alone. With expectiles and inverse_temperatures they make a
-    grid of members that share minibatches and critics; a grid is trained without env and evaluated afterwards."""
+    grid of members that share minibatches and critics; iql-ray train leaves its evaluation to afterwards, iql-ray
+    search evaluates every member."""
     expectiles: tuple[float, ...] = ()
     """Several expectiles side by side; empty: expectile alone."""
     critics: tuple[CriticObjective, ...] = ()
@@ -121,7 +122,7 @@ class TrainConfig:
             )
         if not self.dataset and not self.resume:
             raise ValueError("--dataset is required: the folder that `iql-ray prepare --out` made")
-        self._check_grid()
+        assert self.selection  # refuses a share of episodes, or members, that there cannot be
         self._check_evaluation()
 
     @property
@@ -150,26 +151,10 @@ class TrainConfig:
             top_episode_share=self.top_episode_share, with_next_actions=self.population.needs_next_actions
         )
 
-    def _check_grid(self) -> None:
-        """Refuse rows or members that there cannot be, and what a grid of members does not do."""
-        num_members = self.population.num_policies
-        assert self.selection
-        for name in ("env", "register_as"):
-            if num_members > 1 and getattr(self, name) is not None:
-                raise ValueError(
-                    f"{name} = {getattr(self, name)} with {num_members} members: a grid is trained from data alone; "
-                    "leave it out, and evaluate its members afterwards: iql-ray evaluate --run RUN --member K"
-                )
-
     def _check_evaluation(self) -> None:
-        """Refuse an environment that is missing, one that nothing is done in, and one policy chosen from many."""
-        method, num_members = self.eval_method, self.population.num_policies
+        """Refuse an environment that is missing, or one that nothing is done in."""
+        method = self.eval_method
         if method == "rollouts" and self.env is None:
             raise ValueError("eval_method = rollouts: needs an environment; give --env, or use --eval-method fqe")
         if method == "none" and self.env is not None:
             raise ValueError(f"eval_method = none: env = {self.env} would not be used; leave one of them out")
-        if method == "fqe" and num_members > 1:
-            raise ValueError(
-                f"eval_method = fqe with {num_members} members: a grid's members are evaluated afterwards: "
-                "iql-ray evaluate --method fqe --run RUN --member K"
-            )

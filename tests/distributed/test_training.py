@@ -91,7 +91,6 @@ def test_how_checkpoints_are_evaluated_follows_from_what_there_is(settings: dict
     [
         ({"eval_method": "rollouts"}, "needs an environment; give --env, or use --eval-method fqe"),
         ({"eval_method": "none", "env": "E-v0"}, "env = E-v0 would not be used"),
-        ({"eval_method": "fqe", "seeds": (1, 2)}, "fqe with 2 members: a grid's members are evaluated afterwards"),
     ],
 )
 def test_an_evaluation_that_cannot_be_is_refused(settings: dict, message: str):
