@@ -7,7 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from iql_ray.evaluation.statistics import bootstrap_interval, interquartile_mean, summarize
+from iql_ray.evaluation.statistics import (
+    bootstrap_interval,
+    hierarchical_interval,
+    improvement,
+    interquartile_mean,
+    summarize,
+)
 from iql_ray.experience import EpisodeResult
 
 
@@ -71,6 +77,52 @@ def test_one_seed_gives_one_interval():
     values = np.random.default_rng(0).normal(size=30)
     assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
     assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
+
+
+def test_groups_are_drawn_as_well_as_what_is_in_them():
+    # Each seed is certain of its own value, yet a third seed may be like either.
+    assert hierarchical_interval([[0.0, 0.0, 0.0], [10.0, 10.0]]) == (0.0, 10.0)
+    low, high = hierarchical_interval([[0.0, 10.0] * 50, [0.0, 10.0] * 50])
+    assert 0.0 < low < 5.0 < high < 10.0
+
+
+def test_one_value_for_each_group_is_the_plain_bootstrap():
+    values = np.random.default_rng(0).normal(size=40)
+    np.testing.assert_allclose(hierarchical_interval(list(values)), bootstrap_interval(values), atol=0.05)
+
+
+def test_ninety_five_percent_of_hierarchical_intervals_cover_the_mean_of_all_seeds():
+    generator = np.random.default_rng(0)
+    seeds = generator.normal(size=(200, 30, 1)) + generator.normal(size=(200, 30, 5))
+    intervals = [hierarchical_interval(list(groups), num_resamples=300) for groups in seeds]
+    assert 0.91 < np.mean([low < 0 < high for low, high in intervals]) <= 0.995
+
+
+def test_improvement_counts_pairs_and_halves_ties():
+    # Pairs: 3 > 1, 3 > 2, 3 = 3, 2 > 1, 2 = 2, 2 < 3: three won and two tied of six.
+    found = improvement([3.0, 2.0], [1.0, 2.0, 3.0])
+    assert found.probability == pytest.approx((3 + 2 / 2) / 6)
+    assert 0.0 <= found.low < found.probability < found.high <= 1.0
+
+
+@pytest.mark.parametrize(("num_values", "p_value"), [(1, 1 / 2), (2, 1 / 6), (3, 1 / 20), (4, 1 / 70)])
+def test_the_rank_test_counts_the_orders_that_would_look_as_good(num_values, p_value):
+    worse = np.arange(float(num_values))
+    found = improvement(worse + 100, worse)
+    assert found[:3] == (1.0, 1.0, 1.0)
+    assert found.p_value == pytest.approx(p_value)
+
+
+def test_equal_sides_are_no_improvement():
+    assert improvement([1.0, 1.0], [1.0, 1.0]) == (0.5, 0.5, 0.5, 1.0)
+
+
+def test_nothing_cannot_be_compared():
+    for first, second in (([], [1.0]), ([1.0], [])):
+        with pytest.raises(ValueError, match="at least one value"):
+            improvement(first, second)
+    with pytest.raises(ValueError, match="at least one value"):
+        hierarchical_interval([])
 
 
 @pytest.mark.parametrize(
