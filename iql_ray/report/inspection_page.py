@@ -1,14 +1,13 @@
 """An inspection as one HTML page that needs nothing else: no network, no script, figures inside.
 
-What is said comes from the inspection; how the figures are drawn is `inspection_figures.py`, how the page looks
-`inspection_page.css`.
+What is said comes from the inspection; how the figures are drawn is `inspection_figures.py`, how a page is put
+together `page_parts.py`.
 """
 
 from __future__ import annotations
 
-import base64
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -17,19 +16,15 @@ import numpy as np
 from iql_ray.data.inspection import Finding, Inspection
 from iql_ray.report import inspection_figures as figures
 from iql_ray.report.inspection_figures import number
+from iql_ray.report.page_parts import command, svg_figure, table, whole_page, write_whole
 
-STYLE_FILE = Path(__file__).with_name("inspection_page.css")
 MAX_OBSERVATIONS = 64
 NUM_SKETCH_BINS = 24
 
 
 def write_page(path: str | Path, inspection: Inspection) -> Path:
     """Write the page; the folder of `path` must exist."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(page(inspection), encoding="utf-8")
-    temporary.replace(path)
-    return path
+    return write_whole(path, page(inspection))
 
 
 def page(inspection: Inspection) -> str:
@@ -45,12 +40,7 @@ def page(inspection: Inspection) -> str:
         _observations(inspection),
         _lineage(inspection),
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}: inspection</title>\n<style>\n{STYLE_FILE.read_text()}</style>\n</head>\n"
-        f"<body>\n<main>\n{''.join(sections)}</main>\n</body>\n</html>\n"
-    )
+    return whole_page(f"{name}: inspection", sections)
 
 
 def verdict(findings: Sequence[Finding]) -> str:
@@ -109,14 +99,8 @@ def _findings(inspection: Inspection) -> str:
         return "<h2>What stands out</h2>\n<p>Nothing: no flaw that is looked for was found.</p>\n"
     repair = ""
     if inspection.repair:
-        repair = f"<p>All that a rule can repair, in one command:</p>\n{_command(inspection.repair)}"
+        repair = f"<p>All that a rule can repair, in one command:</p>\n{command(inspection.repair)}"
     return f"<h2>What stands out</h2>\n{''.join(map(_finding, inspection.findings))}{repair}"
-
-
-def _command(pieces: Sequence[str]) -> str:
-    """A command to copy, a flag on each line."""
-    text = " \\\n    ".join(pieces)
-    return f"<pre>{escape(text)}</pre>\n"
 
 
 def _finding(finding: Finding) -> str:
@@ -145,20 +129,20 @@ def _settings(inspection: Inspection) -> str:
         "<h2>Settings to start from</h2>\n"
         f"<p>The paper's, chosen by what these data look like; nearest is the recipe <code>{settings.recipe}</code>."
         " They are a start, not a promise: search around them.</p>\n"
-        f"{_table(('setting', 'value', 'because'), rows)}{_command([*start, *settings.flags()])}"
+        f"{table(('setting', 'value', 'because'), rows)}{command([*start, *settings.flags()])}"
     )
 
 
 def _episodes(inspection: Inspection) -> str:
     return (
         "<h2>Episodes</h2>\n"
-        + _figure(
+        + svg_figure(
             figures.returns_figure(inspection),
             "Undiscounted returns of the rows that are kept. A policy learned offline is as good as the best parts of"
             " the data put together; where all episodes earn the same, there is little to prefer. A trend to the right"
             " is a behaviour that learned.",
         )
-        + _figure(
+        + svg_figure(
             figures.lengths_figure(inspection),
             "After a termination nothing follows, so nothing is bootstrapped; an episode that was merely cut goes on"
             " beyond the log. A time limit belongs to the cut ones.",
@@ -167,7 +151,7 @@ def _episodes(inspection: Inspection) -> str:
 
 
 def _rewards(inspection: Inspection) -> str:
-    return "<h2>Rewards</h2>\n" + _figure(
+    return "<h2>Rewards</h2>\n" + svg_figure(
         figures.rewards_figure(inspection), "Rewards as logged, before any scaling; counted over all rows."
     )
 
@@ -176,18 +160,18 @@ def _actions(inspection: Inspection) -> str:
     facts = inspection.facts
     parts = ["<h2>Actions</h2>\n"]
     if facts.manifest.spaces.is_discrete:
-        parts.append(_figure(figures.actions_figure(inspection), "How often each choice was taken."))
+        parts.append(svg_figure(figures.actions_figure(inspection), "How often each choice was taken."))
     else:
         shown = f", the first {figures.MAX_PANELS} of {facts.manifest.spaces.action_dim} dimensions"
         more = shown if facts.manifest.spaces.action_dim > figures.MAX_PANELS else ""
         parts.append(
-            _figure(
+            svg_figure(
                 figures.actions_figure(inspection),
                 f"Each dimension over its whole box{more}. What the box is wide for and the data never do is unknown.",
             )
         )
         parts.append(
-            _figure(
+            svg_figure(
                 figures.bounds_figure(inspection),
                 "At or within 1% of the box's width of a bound. A behaviour that switches between the bounds is hard to"
                 " imitate with one Gaussian.",
@@ -212,7 +196,7 @@ def _behaviour(inspection: Inspection) -> str:
     )
     if inspection.facts.manifest.spaces.is_discrete:
         return f"<p>{said}</p>\n"
-    return _figure(figures.behaviour_figure(inspection), said)
+    return svg_figure(figures.behaviour_figure(inspection), said)
 
 
 def _observations(inspection: Inspection) -> str:
@@ -233,7 +217,7 @@ def _observations(inspection: Inspection) -> str:
     return (
         "<h2>Observations</h2>\n"
         f"<p>Mean, spread and range over all rows; the sketch is of a random sample.{more}</p>\n"
-        f"{_table(('column', 'mean', 'spread', 'least', 'largest', 'distribution'), rows, numbers=(1, 2, 3, 4))}"
+        f"{table(('column', 'mean', 'spread', 'least', 'largest', 'distribution'), rows, numbers=(1, 2, 3, 4))}"
     )
 
 
@@ -270,32 +254,4 @@ def _lineage(inspection: Inspection) -> str:
     }
     files = {f"file {file.name}": f"{file.num_bytes:,} bytes, sha256 {file.sha256}" for file in provenance.files[:20]}
     rows = ((escape(name), escape(value)) for name, value in {**facts, **fixes, **files}.items())
-    return f"<h2>Where the data come from</h2>\n{_table(('', ''), rows, long=True)}"
-
-
-def _figure(svg: str, caption: str) -> str:
-    picture = base64.b64encode(svg.encode()).decode()
-    return (
-        f'<figure>\n<img src="data:image/svg+xml;base64,{picture}" alt="{escape(caption, quote=True)}">\n'
-        f"<figcaption>{escape(caption)}</figcaption>\n</figure>\n"
-    )
-
-
-def _table(
-    titles: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = (), long: bool = False
-) -> str:
-    """Cells are HTML already; `numbers` are the columns that hold numbers, a `long` last column may break anywhere."""
-
-    def kinds() -> Iterator[str]:
-        for index in range(len(titles)):
-            last = "long" if long else ""
-            yield "number" if index in numbers else "name" if index == 0 else last
-
-    classes = list(kinds())
-    head = "".join(f'<th class="{kind}">{title}</th>' for kind, title in zip(classes, titles, strict=True))
-    body = "".join(
-        "<tr>" + "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in zip(classes, row, strict=True)) + "</tr>\n"
-        for row in rows
-    )
-    titled = f"<thead><tr>{head}</tr></thead>\n" if any(titles) else ""
-    return f'<div class="scroll"><table>\n{titled}<tbody>\n{body}</tbody>\n</table></div>\n'
+    return f"<h2>Where the data come from</h2>\n{table(('', ''), rows, long=True)}"

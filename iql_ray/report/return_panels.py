@@ -118,8 +118,7 @@ def _draw_curve(axes: Axes, curve: ReturnCurve, color: str) -> None:
 
 
 def _dress(axes: Axes, expectiles: Numbers) -> None:
-    axes.set_xscale("function", functions=(_decades_to_maximum, _expectile_at))
-    axes.set_xticks(expectiles, labels=[f"{expectile:g}".removeprefix("0") for expectile in expectiles])
+    scale_expectiles(axes, expectiles)
     axes.set_xlabel("expectile", fontsize=TEXT_POINTS, color=INK, labelpad=1)
     axes.set_title("return from the start\n(shaded: 95% interval)", loc="left", fontsize=TEXT_POINTS, color=INK)
     axes.tick_params(labelsize=TEXT_POINTS, colors=INK, length=0)
@@ -127,6 +126,12 @@ def _dress(axes: Axes, expectiles: Numbers) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(FAINT)
+
+
+def scale_expectiles(axes: Axes, expectiles: Numbers) -> None:
+    """Make the horizontal axis one of expectiles, with marks at these."""
+    axes.set_xscale("function", functions=(_decades_to_maximum, _expectile_at))
+    axes.set_xticks(expectiles, labels=[f"{expectile:g}".removeprefix("0") for expectile in expectiles])
 
 
 def _decades_to_maximum(expectile: np.ndarray) -> np.ndarray:

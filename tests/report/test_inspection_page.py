@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -14,46 +13,7 @@ from iql_ray.data.inspection import Finding
 from iql_ray.report import inspection_figures as figures
 from iql_ray.report.inspection_page import page, verdict, write_page
 from tests.data.inspected import clean_columns, inspected
-
-VOID = {"meta", "img", "br", "hr", "link"}
-
-
-class Reader(HTMLParser):
-    """Checks that tags close in order, and collects what the page refers to and says."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.references: list[str] = []
-        self.alternatives: list[str] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        self.references += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
-        if tag == "img":
-            self.alternatives.append(values.get("alt") or "")
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
-def read(html: str) -> Reader:
-    reader = Reader()
-    reader.feed(html)
-    reader.close()
-    assert reader.open == []
-    return reader
+from tests.report.page_reader import read
 
 
 def discrete_columns() -> dict[str, np.ndarray]:
