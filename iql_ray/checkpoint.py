@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -203,9 +203,14 @@ def pending_evaluations(run: Path) -> list[int]:
 
 def prune(run: Path, num_to_keep: int) -> list[int]:
     """Delete all but the last `num_to_keep` checkpoints, the best one, and those still to be evaluated."""
-    updates = run_folder.checkpoint_updates(run)
-    kept = {*updates[-num_to_keep:], *pending_evaluations(run), run_folder.best_update(run)}
-    deleted = [update for update in updates if update not in kept]
+    last = run_folder.checkpoint_updates(run)[-num_to_keep:]
+    best = run_folder.best_update(run)
+    return keep_only(run, {*last, *pending_evaluations(run), *([] if best is None else [best])})
+
+
+def keep_only(run: Path, updates: Collection[int]) -> list[int]:
+    """Delete all other checkpoints; returns which."""
+    deleted = [update for update in run_folder.checkpoint_updates(run) if update not in updates]
     for update in deleted:
         shutil.rmtree(run_folder.checkpoint_folder(run, update), ignore_errors=True)
     return deleted

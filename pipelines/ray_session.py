@@ -65,6 +65,18 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
+def cluster_resources() -> dict[str, float]:
+    """CPUs and GPUs of the cluster that RAY_ADDRESS names; without one, those of this machine, starting nothing."""
+    if os.environ.get("RAY_ADDRESS"):
+        with ray_session():
+            import ray
+
+            return {name: float(amount) for name, amount in ray.cluster_resources().items()}
+    import torch
+
+    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+
+
 def _environment() -> dict[str, str]:
     return ENVIRONMENT if sys.stderr.isatty() else {**ENVIRONMENT, "RAY_COLOR_PREFIX": "0"}
 

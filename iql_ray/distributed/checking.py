@@ -52,13 +52,32 @@ def check(asked: TrainConfig) -> CheckedRun:
     Raises:
         ValueError: names what was got, what was expected, and the fix.
     """
+    asked, resumed_folder = taken_up(asked)
+    _check_one_policy(asked)
+    return check_settings(asked, resumed_folder)
+
+
+def taken_up(asked: AnyConfig) -> tuple[AnyConfig, Path | None]:
+    """The configuration to go by, with absolute paths, and the folder of the run that it finishes, if any.
+
+    Raises:
+        ValueError: no such run, or settings that it cannot be given.
+    """
     resumed_folder = None
     if asked.resume is not None:
         resumed_folder = run_folder.find_run(asked.storage, asked.resume)
         asked = resumed_config(asked, resumed_folder)
     # Absolute, for other processes and later commands have other working directories.
-    asked = replace(asked, dataset=os.path.abspath(asked.dataset), storage=os.path.abspath(asked.storage), resume=None)
-    _check_one_policy(asked)
+    dataset, storage = os.path.abspath(asked.dataset), os.path.abspath(asked.storage)
+    return replace(asked, dataset=dataset, storage=storage, resume=None), resumed_folder
+
+
+def check_settings(asked: TrainConfig, resumed_folder: Path | None = None) -> CheckedRun:
+    """As `check`, of one policy or many; paths are absolute.
+
+    Args:
+        resumed_folder: of the run that is to be finished.
+    """
     manifest = read_manifest(asked.dataset)
     check_objectives(asked.population, manifest.spaces)
     num_rows, _ = count_selected(asked.dataset, manifest, asked.selection)

@@ -183,6 +183,7 @@ def train(learner: Learner, batches: Iterator[TransitionBatch], recorder: Record
 def freeze_collector() -> None:
     """Once all is loaded and compiled: the collector would else walk every object of torch and ray again and again, 8%
     of an update."""
+    gc.unfreeze()  # what a run before this one, in the same process, has left
     gc.collect()
     gc.freeze()
 
@@ -202,23 +203,28 @@ class Lap:
 
 def save(learner: Learner, recorder: Recorder) -> None:
     """Commit a checkpoint of all learners; collective, the first one writes."""
-    random_states = collective.gather(learner.random_states())
+    plan, update_count = learner.plan, learner.agent.update_count
+    state = checkpoint_of(learner, is_to_be_evaluated=is_evaluation_due(plan.config, update_count))
     if learner.rank > 0:
         return
-    plan, update_count = learner.plan, learner.agent.update_count
-    state = checkpoint.Checkpoint(
-        update_count=update_count,
+    checkpoint.save(plan.run_folder, state, learner.policy())
+    checkpoint.prune(plan.run_folder, plan.config.num_checkpoints_to_keep)
+    recorder.checkpoint_saved(update_count)
+
+
+def checkpoint_of(learner: Learner, *, is_to_be_evaluated: bool = False) -> checkpoint.Checkpoint:
+    """Where a learner stands; its tensors are the live ones. Collective."""
+    plan = learner.plan
+    return checkpoint.Checkpoint(
+        update_count=learner.agent.update_count,
         tensors=learner.agent.tensors(),
-        random_states=tuple(random_states),
+        random_states=tuple(collective.gather(learner.random_states())),
         dataset_digest=plan.dataset_digest,
-        is_to_be_evaluated=is_evaluation_due(plan.config, update_count),
+        is_to_be_evaluated=is_to_be_evaluated,
         device=plan.device,
         configuration=config_io.to_dict(plan.config),
         transforms=config_io.to_dict(plan.transforms),
     )
-    checkpoint.save(plan.run_folder, state, learner.policy())
-    checkpoint.prune(plan.run_folder, plan.config.num_checkpoints_to_keep)
-    recorder.checkpoint_saved(update_count)
 
 
 def is_checkpoint_due(config: TrainConfig, update_count: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from iql_ray import checkpoint, run_folder
+from iql_ray import checkpoint
 from iql_ray import config as config_io
 from iql_ray.algorithm.agent import IQLAgent
 from iql_ray.algorithm.iql_config import Member
@@ -34,7 +34,7 @@ def load_agent(run: Path, which: Which = "last") -> tuple[IQLAgent, Transforms]:
     """
     folder = checkpoint.policy_folder(run, which)
     saved = checkpoint.load(run, int(folder.parent.name))
-    config = config_io.load(TrainConfig, run / run_folder.CONFIG_FILE)
+    config = config_io.from_dict(TrainConfig, saved.configuration)  # of a search's trial, members may have left since
     agent = IQLAgent(
         config.agent,
         policy_spaces(Policy.load(folder)),

@@ -17,9 +17,8 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from iql_ray import checkpoint, run_folder
-from iql_ray import config as config_io
-from iql_ray.data.lineage import lineage_tags
 from iql_ray.data.prepared import Manifest
+from iql_ray.distributed.recording import begin_record
 from iql_ray.distributed.rollout_workers import RolloutWorkers
 from iql_ray.distributed.train_config import TrainConfig
 from iql_ray.evaluation.fqe import fitted_evaluation
@@ -265,8 +264,7 @@ class RunMonitorActor(RunMonitor):
 
 
 def _begin_record(setup: RunSetup) -> RunLogger:
-    """The configuration's file comes last: it makes the folder a run that can be resumed."""
-    config, manifest = setup.config, setup.manifest
+    config = setup.config
     logger = RunLogger.start(
         storage=config.storage,
         experiment=config.experiment,
@@ -274,17 +272,7 @@ def _begin_record(setup: RunSetup) -> RunLogger:
         run_name=config.run_name,
     )
     told = replace(config, tracking_uri=None)  # it may hold a password, and the run's folder knows it anyway
-    logger.log_params(config_io.flatten(config_io.to_dict(told)))
-    logger.log_dataset(
-        name=Path(config.dataset).name,
-        digest=manifest.digest,
-        source=manifest.provenance.source,
-        num_rows=manifest.num_rows,
-        profile={"num_episodes": manifest.num_episodes, "return_mean": manifest.episode_returns.mean},
-    )
-    logger.set_tags(lineage_tags(manifest))
-    config_io.save(told, logger.folder / run_folder.CONFIG_FILE)
-    logger.log_artifact(run_folder.CONFIG_FILE)
+    begin_record(logger, told, setup.manifest)
     return logger
 
 

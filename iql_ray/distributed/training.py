@@ -55,7 +55,7 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
         ValueError: the cluster does not have what the configuration asks for.
         RuntimeError: learners failed more often than `max_failures`, or an evaluation failed.
     """
-    device = _device(run)
+    device = device_of(run)
     memory_limit = run.config.memory_limit or default_memory_limit(run.config, device, ray.nodes())
     window_groups = groups_per_window(run.config, run.manifest, run.num_rows, memory_limit)
     # Saved with the run, so that rows are held or streamed and updates compiled alike wherever it is resumed.
@@ -98,7 +98,7 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
     }
 
 
-def _device(run: CheckedRun) -> str:
+def device_of(run: CheckedRun) -> str:
     """Which kind of device the cluster has for every learner; a resumed run stays on its own kind."""
     asked, resources = run.config, ray.cluster_resources()
     device = run.resumed_device or asked.device

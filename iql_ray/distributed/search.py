@@ -1,0 +1,306 @@
+"""A search from its configuration to its answer, on Ray Tune.
+
+Tune places trials, starts them again after a failure and asks Optuna for the next one; where a trial stands is read
+from its own folder. So a killed trial, node or driver are one case: what is over is not run again, and the rest goes
+on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from iql_ray import config as config_io
+from iql_ray import run_folder
+from iql_ray.data.selection import count_selected
+from iql_ray.data.transforms import Transforms
+from iql_ray.distributed.data_memory import default_memory_limit, groups_per_window
+from iql_ray.distributed.search_answer import Answer, find_answer, write_answer
+from iql_ray.distributed.search_checking import CheckedSearch
+from iql_ray.distributed.search_config import Axis, Range, SearchConfig
+from iql_ray.distributed.search_estimate import num_slots
+from iql_ray.distributed.search_plan import (
+    TrialSpec,
+    Varied,
+    data_keys,
+    members_per_trial,
+    planned_trials,
+    sampled_axes,
+    sampled_spec,
+)
+from iql_ray.distributed.search_record import SearchRecord, open_record
+from iql_ray.distributed.search_trainable import (
+    SPEC_KEY,
+    TrialData,
+    TrialSettings,
+    TrialTrainable,
+    listed_spec,
+)
+from iql_ray.distributed.shards import learner_shards
+from iql_ray.distributed.training import device_of
+from iql_ray.seeding import child_seed_32
+
+TUNE_FOLDER = "tune"
+SAMPLES_FILE = "samples.jsonl"
+"""What Optuna has chosen so far."""
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # curves are in the trials' own folders
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the search as it ends any command
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # nothing is restored from what Tune saves of itself
+    "RAY_AIR_NEW_OUTPUT": "0",  # the other one greets even where it is told to be quiet
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchProgress:
+    """Where a search stands, for whoever watches it."""
+
+    num_trials: int
+    num_finished: int
+    running: dict[str, dict[str, Any]]
+    """By trial: what it last reported."""
+    best_score: float | None
+
+
+Show = Callable[[SearchProgress], None]
+
+
+def search(checked: CheckedSearch, show: Show = lambda progress: None) -> dict[str, Any]:
+    """Search as configured, or finish an interrupted search; Ray must be initialised.
+
+    Returns:
+        run_id, run_folder, verdict, best (its settings, score and interval, its member's run), leaderboard, page,
+        figure, best_config, model_uri where it was registered; plain JSON types.
+
+    Raises:
+        ValueError: the cluster does not have what the configuration asks for.
+        RuntimeError: a trial failed more often than `max_failures`.
+    """
+    config, device = resolved(checked)
+    manifest = checked.run.manifest
+    record = open_record(config, manifest, checked.run.tracking_uri, checked.resumed_folder)
+    with _ended(record):
+        specs = _run_trials(replace(checked, config=config), device, record, show)
+        record.wait()
+        answer = find_answer(config, record.folder, specs)
+        paths = write_answer(answer, config, record.folder, record.member_runs)
+        _log_answer(record, answer, list(paths.values()))
+        registered = _register(record, answer, config)
+        is_complete = record.close("FINISHED")
+    best = answer.standings[0]
+    return {
+        "run_id": record.run_id,
+        "run_folder": str(record.folder),
+        "num_trials": len(specs),
+        "num_members": len(answer.scored),
+        "verdict": answer.verdict,
+        "best": {
+            **best.configuration.settings,
+            "score": best.iqm,
+            "interval": list(best.interval),
+            "seed": answer.best[1],
+            "run_id": record.member_runs[answer.best],
+        },
+        **{path.stem + "_" + path.suffix[1:]: str(path) for path in paths.values()},
+        "model_uri": registered.get("model_uri"),
+        "is_tracking_complete": is_complete,
+    }
+
+
+def resolved(checked: CheckedSearch) -> tuple[SearchConfig, str]:
+    """The configuration with everything decided that depends on the cluster, as it is saved with the search, and the
+    device.
+
+    Raises:
+        ValueError: no node has room for a trial.
+    """
+    config = checked.config
+    alone = replace(checked.run, config=replace(checked.run.config, num_learners=1))
+    device = device_of(alone)
+    limit = config.memory_limit or default_memory_limit(alone.config, device, ray.nodes())
+    slots = num_slots(config, device, ray.cluster_resources())
+    members = members_per_trial(config, device, slots)
+    return replace(config, memory_limit=limit, members_per_trial=members, device=device), device
+
+
+def _run_trials(checked: CheckedSearch, device: str, record: SearchRecord, show: Show) -> list[TrialSpec]:
+    """Run those that are not over; all that there are, in their order."""
+    config = checked.config
+    assert config.members_per_trial is not None
+    planned = [] if config.search == "optuna" else list(planned_trials(config, config.members_per_trial))
+    waiting = [spec for spec in planned if not record.is_recorded(spec)]
+    if planned and not waiting:
+        return planned
+    settings = _settings(checked, device, record.folder)
+    follower = Follower(record, settings, len(planned) or config.num_samples, len(planned) - len(waiting), show)
+    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    resources = {"cpu": config.cpus_per_learner, **({"gpu": config.gpus_per_trial} if device == "cuda" else {})}
+    results = tune.Tuner(
+        tune.with_resources(tune.with_parameters(TrialTrainable, settings=settings), resources),
+        param_space=_param_space(config, waiting),
+        tune_config=_tune_config(config, record.folder),
+        run_config=_run_config(config, record.folder, follower),
+    ).fit()
+    if results.errors:
+        raise RuntimeError(
+            f"{len(results.errors)} of {len(results)} trials failed; the first: {results.errors[0]}\n"
+            f"the others are kept: iql-ray search --resume {record.run_id}"
+        )
+    return planned or list(dict.fromkeys(follower.finished))
+
+
+def _settings(checked: CheckedSearch, device: str, folder: Path) -> TrialSettings:
+    """What all trials have in common, their data included: one copy for those of the same rows."""
+    config, manifest = checked.config, checked.run.manifest
+    return TrialSettings(
+        config=config,
+        search_folder=folder,
+        spaces=manifest.spaces,
+        dataset_digest=manifest.digest,
+        device=device,
+        critics_from=checked.critics_from,
+        read_spec=partial(sampled_spec, config) if config.search == "optuna" else listed_spec,
+        data={key: _data(checked, key) for key in data_keys(config)},
+    )
+
+
+def _data(checked: CheckedSearch, varied: Varied) -> TrialData:
+    """The rows, as these settings make them, in the object store or to be streamed."""
+    config = config_io.override(checked.run.config, dict(varied)) if varied else checked.run.config
+    manifest, transforms = checked.run.manifest, Transforms.fit(config.transforms, checked.run.manifest)
+    num_rows, _ = count_selected(config.dataset, manifest, config.selection)
+    limit = checked.config.memory_limit
+    assert limit is not None
+    window = groups_per_window(config, manifest, num_rows, limit)
+    shards = learner_shards(Path(config.dataset), manifest, transforms, 1, config.selection, window)
+    return TrialData(shard=shards, transforms=transforms)
+
+
+def _param_space(config: SearchConfig, waiting: Sequence[TrialSpec]) -> dict[str, Any]:
+    if config.search != "optuna":
+        return {SPEC_KEY: tune.grid_search([config_io.to_dict(spec) for spec in waiting])}
+    return {name: _domain(axis) for name, axis in sampled_axes(config).items()}
+
+
+def _domain(axis: Axis) -> Any:
+    if not isinstance(axis, Range):
+        return tune.choice(list(axis))
+    return (tune.loguniform if axis.is_logarithmic else tune.uniform)(axis.low, axis.high)
+
+
+def _tune_config(config: SearchConfig, folder: Path) -> tune.TuneConfig:
+    common: dict[str, Any] = {"max_concurrent_trials": config.max_concurrent_trials, "reuse_actors": True}
+    if config.search != "optuna":
+        return tune.TuneConfig(**common)
+    from ray.tune.search.optuna import OptunaSearch
+
+    # Samples of before come first again: those that are over say so at once, the others go on.
+    earlier = run_folder.read_lines(folder / SAMPLES_FILE)
+    searcher = OptunaSearch(
+        metric="score", mode="max", seed=child_seed_32(config.seed, "search"), points_to_evaluate=earlier or None
+    )
+    return tune.TuneConfig(search_alg=searcher, num_samples=config.num_samples, metric="score", mode="max", **common)
+
+
+def _run_config(config: SearchConfig, folder: Path, follower: Follower) -> tune.RunConfig:
+    return tune.RunConfig(
+        name=str(len(list((folder / TUNE_FOLDER).glob("*")))),
+        storage_path=str(folder / TUNE_FOLDER),
+        failure_config=tune.FailureConfig(max_failures=config.max_failures),
+        checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        callbacks=[follower],
+        verbose=0,
+    )
+
+
+class Follower(tune.Callback):
+    """Hears from Tune of trials, and tells the record and whoever watches."""
+
+    def __init__(
+        self, record: SearchRecord, settings: TrialSettings, num_trials: int, num_finished: int, show: Show
+    ) -> None:
+        self.finished: list[TrialSpec] = []
+        self._record, self._settings, self._show = record, settings, show
+        self._num_trials, self._num_before = num_trials, num_finished
+        self._running: dict[str, dict[str, Any]] = {}
+        self._best: float | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune saves its callbacks with a state of its own, from which nothing is restored."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if self._settings.config.search == "optuna":
+            values = {name: trial.config[name] for name in sampled_axes(self._settings.config)}
+            file = self._record.folder / SAMPLES_FILE
+            if values not in run_folder.read_lines(file):
+                run_folder.append_line(file, values)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        spec = self._settings.read_spec(trial.config)
+        self._record.follow(spec)
+        self._running[spec.name] = result
+        score = result.get("score")
+        if score is not None:
+            self._best = score if self._best is None else max(self._best, score)
+        self._tell()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        spec = self._settings.read_spec(trial.config)
+        self._record.finish(spec)
+        self._running.pop(spec.name, None)
+        self.finished.append(spec)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._show(
+            SearchProgress(
+                num_trials=self._num_trials,
+                num_finished=self._num_before + len(self.finished),
+                running=dict(self._running),
+                best_score=self._best,
+            )
+        )
+
+
+def _log_answer(record: SearchRecord, answer: Answer, paths: Sequence[Path]) -> None:
+    """On the search's own run, where people look first."""
+    best = answer.standings[0]
+    record.parent.set_tags({"iql_ray.verdict": answer.verdict, "iql_ray.best_run": record.member_runs[answer.best]})
+    settings = {f"best/{name}": value for name, value in best.configuration.settings.items()}
+    numbers = {name: value for name, value in settings.items() if isinstance(value, int | float)}
+    low, high = best.interval
+    scores = {"best/score": best.iqm, "best/score_low": low, "best/score_high": high}
+    record.parent.log_metrics(0, {**numbers, **scores, "num_members": len(answer.scored)})
+    for path in paths:
+        record.parent.log_artifact(path)
+
+
+def _register(record: SearchRecord, answer: Answer, config: SearchConfig) -> dict[str, Any]:
+    """The best member's policy, where a name was given."""
+    if config.register_as is None:
+        return {}
+    tags = {"selected_by": f"search over {len(answer.scored)} members", "iql_ray.verdict": answer.verdict}
+    return record.register(answer.best, config.register_as, tags)
+
+
+@contextlib.contextmanager
+def _ended(record: SearchRecord) -> Iterator[None]:
+    """Whatever happens inside, no run of the search stays RUNNING."""
+    try:
+        yield
+    except BaseException as error:
+        record.close("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
+        raise

@@ -1,0 +1,268 @@
+"""One trial of a search: a population trained from wherever its folder says it stands, judged along its way.
+
+    TRIAL/config.json        the training configuration of all its members
+    TRIAL/critics/           phase one of --extract after: a folder of checkpoints like this one, without policies
+    TRIAL/checkpoints/       as of any run; those before members left are kept
+    TRIAL/history.jsonl      curves and evaluations, member by member
+
+A trial is advanced from stop to stop, and can be killed anywhere: what was evaluated or decided is not done again, and
+the rest goes on from the last checkpoint. It is plain Python, and knows neither Tune nor MLflow.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from iql_ray import checkpoint, run_folder
+from iql_ray import config as config_io
+from iql_ray.algorithm.agent import IQLAgent
+from iql_ray.algorithm.iql_config import Member
+from iql_ray.algorithm.update_rule import Learns
+from iql_ray.data.streaming import StreamedRows
+from iql_ray.distributed.learner import (
+    Lap,
+    Learner,
+    RunningMeans,
+    RunPlan,
+    checkpoint_of,
+    export_policy,
+    freeze_collector,
+)
+from iql_ray.distributed.members import load_agent
+from iql_ray.distributed.search_rungs import rung_file, who_goes_on
+from iql_ray.policy import Policy
+
+HISTORY_FILE = "history.jsonl"
+CRITICS_FOLDER = "critics"
+
+Judge = Callable[[Policy, bool], dict[str, Any]]
+"""From a policy, and whether it is its last, to what `summarize` says of its episodes or `fqe_summary` of its value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPlan:
+    """What a trial is to do, beyond its configuration."""
+
+    run: RunPlan
+    """Its folder is the trial's; its configuration's `num_updates` is of the phase that learns policies."""
+    search_folder: Path
+    critic_updates: int | None = None
+    """Of a phase of its own before the policies'; None: they are learned side by side."""
+    critics_from: Path | None = None
+    """The run whose critics policies are extracted from."""
+    rungs: tuple[int, ...] = ()
+    reduction_factor: int = 3
+    is_judged_on_the_way: bool = True
+
+
+class TrialRun:
+    """A trial as it stands.
+
+    Args:
+        rows: what its learner learns from.
+        judge: scores a policy.
+    """
+
+    def __init__(self, plan: TrialPlan, rows: Tensor | StreamedRows, judge: Judge) -> None:
+        self._plan, self._rows, self._judge = plan, rows, judge
+        self.folder = plan.run.run_folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config_io.save(plan.run.config, self.folder / run_folder.CONFIG_FILE)
+        self.is_done = False
+        self._score: float | None = None
+        self._phase = self._critics_phase() if self._needs_critics() else self._policies_phase()
+        self._settle()
+
+    def advance(self) -> dict[str, Any]:
+        """Train to the next stop, and do what is due there.
+
+        Returns:
+            num_updates, phase, score (of its best configuration so far, None before any), num_members.
+        """
+        if not self.is_done:
+            self._phase.advance()
+            self._settle()
+        return self.state()
+
+    def state(self) -> dict[str, Any]:
+        """As `advance` returns it."""
+        return {
+            "num_updates": self._phase.agent.update_count,
+            "phase": "critics" if self._phase.learns == "critics" else "policies",
+            "score": self._score,
+            "num_members": self._phase.agent.population.num_policies,
+        }
+
+    def _needs_critics(self) -> bool:
+        """Whether phase one is there and not over."""
+        plan = self._plan
+        if plan.critic_updates is None or plan.critics_from is not None:
+            return False
+        return plan.critic_updates not in run_folder.checkpoint_updates(self.folder / CRITICS_FOLDER)
+
+    def _critics_phase(self) -> Phase:
+        """Without policies to keep: one inverse temperature, which no critic depends on."""
+        folder, run = self.folder / CRITICS_FOLDER, self._plan.run
+        folder.mkdir(exist_ok=True)
+        assert self._plan.critic_updates is not None
+        temperatures = run.config.population.inverse_temperatures[:1]
+        config = replace(run.config, num_updates=self._plan.critic_updates, inverse_temperatures=temperatures)
+        config_io.save(config, folder / run_folder.CONFIG_FILE)
+        return Phase(replace(run, config=config, run_folder=folder), self._rows, "critics", self.folder)
+
+    def _policies_phase(self) -> Phase:
+        plan = self._plan
+        is_extracted = plan.critic_updates is not None or plan.critics_from is not None
+        learns: Learns = "policies" if is_extracted else "everything"
+        stops = set(plan.rungs)
+        if plan.is_judged_on_the_way:
+            interval = plan.run.config.eval_interval_updates
+            stops |= set(range(interval, plan.run.config.num_updates, interval))
+        phase = Phase(plan.run, self._rows, learns, self.folder, tuple(stops), kept=plan.rungs)
+        if is_extracted and phase.agent.update_count == 0:
+            critics, _ = load_agent(plan.critics_from or self.folder / CRITICS_FOLDER)
+            phase.agent.adopt(critics, critics_alone=True)
+        return phase
+
+    def _settle(self) -> None:
+        """Do what is due where the trial stands: judge its members, let some leave, go on to the next phase."""
+        phase, plan = self._phase, self._plan
+        if phase.learns == "critics":
+            if phase.is_over:
+                self._phase = self._policies_phase()
+            return
+        count = phase.agent.update_count
+        if count == 0 or count not in phase.stops:
+            return
+        scores = self._scores(phase.is_over)
+        self._score, self.is_done = max(scores.values()), phase.is_over
+        if count in plan.rungs:
+            file = rung_file(plan.search_folder, count, self.folder.name)
+            go_on = who_goes_on(file, list(scores.values()), plan.reduction_factor)
+            self.is_done = not go_on
+            if go_on:
+                phase.keep([list(scores)[index][1] for index in go_on])
+
+    def _scores(self, is_final: bool) -> dict[tuple[float, float], float]:
+        """By expectile and inverse temperature, the mean over seeds."""
+        by_configuration: dict[tuple[float, float], list[float]] = {}
+        for evaluated in self._evaluated(is_final)["members"]:
+            key = evaluated["expectile"], evaluated["inverse_temperature"]
+            by_configuration.setdefault(key, []).append(evaluated["result"]["return_mean"])
+        return {key: statistics.fmean(values) for key, values in by_configuration.items()}
+
+    def _evaluated(self, is_final: bool) -> dict[str, Any]:
+        """The evaluation of all members where the trial stands; read back where it is done already."""
+        agent = self._phase.agent
+        for line in run_folder.read_lines(self.folder / HISTORY_FILE):
+            if line["kind"] == "evaluation" and line["num_updates"] == agent.update_count:
+                return line
+        members = []
+        for index, member in enumerate(agent.population.members()):
+            policy = export_policy(agent.policy_weights(index), agent.spaces, self._plan.run.transforms)
+            members.append({**_named(member), "result": self._judge(policy, is_final)})
+        line = {"kind": "evaluation", "num_updates": agent.update_count, "is_final": is_final, "members": members}
+        run_folder.append_line(self.folder / HISTORY_FILE, line)
+        return line
+
+
+class Phase:
+    """A population, what of it is learned, and the updates where it stops: at `stops`, at checkpoints and at the end.
+
+    Args:
+        plan: whose folder holds the phase's checkpoints; it goes on from the newest one.
+        history: the folder whose history gets its curves.
+        kept: updates whose checkpoints stay; of others only the last does.
+    """
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        rows: Tensor | StreamedRows,
+        learns: Learns,
+        history: Path,
+        stops: Sequence[int] = (),
+        kept: Sequence[int] = (),
+    ) -> None:
+        self._plan, self._rows, self._history = plan, rows, history
+        self.learns: Learns = learns
+        self._kept = set(kept)
+        saved = checkpoint.load_newest(plan.run_folder, warn=lambda message: None)
+        if saved is not None:  # members may have left before it was saved
+            temperatures = tuple(saved.configuration["inverse_temperatures"])
+            self._plan = replace(plan, config=replace(plan.config, inverse_temperatures=temperatures))
+        self._learner = Learner(self._plan, rows, 0, None, learns)
+        if saved is not None:
+            self._learner.restore(saved)
+        config = plan.config
+        self.stops = {*stops, config.num_updates}
+        interval = config.checkpoint_interval_updates
+        self._due = self.stops | set(range(interval, config.num_updates, interval))
+        self._means, self._lap = RunningMeans(), Lap(self.agent.update_count)
+
+    @property
+    def agent(self) -> IQLAgent:
+        return self._learner.agent
+
+    @property
+    def is_over(self) -> bool:
+        return self.agent.update_count >= self._plan.config.num_updates
+
+    def advance(self) -> None:
+        """Update until a stop or a checkpoint is due, and save there."""
+        learner, agent, config = self._learner, self.agent, self._plan.config
+        first_update = agent.update_count + 1
+        while not self.is_over:
+            self._means.add(agent.update(next(learner.sampler)))
+            if agent.update_count == first_update:
+                freeze_collector()
+            is_due = agent.update_count in self._due
+            if is_due or agent.update_count % config.log_interval_updates == 0:
+                self._record()
+            if is_due:
+                break
+        checkpoint.save(self._plan.run_folder, checkpoint_of(learner), learner.policy())
+        checkpoint.keep_only(self._plan.run_folder, self._kept | {agent.update_count})
+
+    def keep(self, inverse_temperatures: Sequence[float]) -> None:
+        """Go on with the members of these inverse temperatures alone."""
+        config = self._plan.config
+        if tuple(inverse_temperatures) == config.population.inverse_temperatures:
+            return
+        whole = self._learner
+        self._plan = replace(self._plan, config=replace(config, inverse_temperatures=tuple(inverse_temperatures)))
+        self._learner = Learner(self._plan, self._rows, 0, None, self.learns)
+        self._learner.agent.adopt(whole.agent)
+        self._learner.sampler.load(whole.sampler.random_states())
+        self._means = RunningMeans()
+
+    def _record(self) -> None:
+        """A point of every member's curves; critics' numbers are those of the critic that it hangs on."""
+        population = self.agent.population
+        means = self._means.take_by_member()
+        per_critic = len(population.inverse_temperatures)
+        rate = self._lap.take(self.agent.update_count)
+        members = []
+        for index, member in enumerate(population.members()):
+            own = {
+                name: values[index if len(values) == population.num_policies else index // per_critic]
+                for name, values in means.items()
+            }
+            members.append({**_named(member), "values": {**own, **rate}})
+        line = {"kind": "curve", "phase": self.learns, "num_updates": self.agent.update_count, "members": members}
+        run_folder.append_line(self._history / HISTORY_FILE, {"time": int(time.time() * 1000), **line})
+
+
+def _named(member: Member) -> dict[str, Any]:
+    return {
+        "seed": member.seed,
+        "expectile": member.expectile,
+        "inverse_temperature": member.inverse_temperature,
+    }
