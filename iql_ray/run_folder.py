@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
     """Add one to a file of JSON lines, never to a line that a crash has cut off."""
-    is_mid_line = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-    with path.open("a") as file:
-        file.write("\n" * is_mid_line + json.dumps(value) + "\n")
+    with path.open("a+b") as file:
+        is_mid_line = False
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            is_mid_line = file.read() != b"\n"
+        file.write(b"\n" * is_mid_line + json.dumps(value).encode() + b"\n")
 
 
 def best_update(run_folder: Path) -> int | None:

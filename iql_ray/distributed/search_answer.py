@@ -95,6 +95,7 @@ def write_best(answer: Answer, config: SearchConfig, path: Path) -> None:
     _, seed, _, _ = answer.best
     best = member_config(config, answer.standings[0].configuration, seed)
     best = replace(best, tracking_uri=None, storage="runs", register_as=None, run_name=None, resume=None)
+    best = replace(best, device="auto", memory_limit=None)  # those of the cluster that searched
     if config.evaluation_method == "rollouts":
         best = replace(best, eval_method="auto")
     told = _different(config_io.to_dict(best), config_io.to_dict(TrainConfig(dataset=best.dataset)))

@@ -89,8 +89,11 @@ class SearchRecord:
         self._sent.clear()
 
     def close(self, status: FinalStatus) -> bool:
-        """End all runs that are open; whether the store has everything."""
+        """End all runs that are not over, and those that a killed search began; whether the store has everything."""
         self._thread.shutdown(cancel_futures=status != "FINISHED")
+        for key, run_id in self.member_runs.items():
+            if key not in self._finished and key not in self._members:
+                self._members[key] = RunLogger.reopen(self._storage / run_id, pace=Pace(sample_seconds=None))
         closed = [logger.close(status, CLOSE_SECONDS) for logger in (*self._members.values(), self.parent)]
         self._members.clear()
         return all(closed)

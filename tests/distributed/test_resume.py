@@ -10,9 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +32,7 @@ from tests.distributed.examples import (
     train_config,
 )
 from tests.distributed.in_step import trained_in_step
+from tests.distributed.killing import end, in_background, processes_of
 from tests.tracking.examples import client_of, history, new_storage
 
 ROOT = Path(__file__).parents[2]
@@ -74,39 +73,6 @@ def wait_for_checkpoint(storage: Path, update_count: int, timeout_seconds: float
     raise TimeoutError(f"no checkpoint of {update_count} updates in {storage}")
 
 
-def learner_processes(ancestor: int) -> list[psutil.Process]:
-    """The training workers among the processes that descend from this one, and of no other Ray session."""
-    found = []
-    for process in psutil.Process(ancestor).children(recursive=True):
-        try:
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def in_background(function: Callable[[], None]) -> Callable[[], None]:
-    """Start it in a thread; call the result to wait for it, and for its error."""
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            function()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-
-    def wait() -> None:
-        thread.join()
-        if errors:
-            raise errors[0]
-
-    return wait
-
-
 @pytest.mark.parametrize("is_streamed", [False, True])
 def test_a_run_whose_learner_is_killed_ends_with_the_parameters_of_one_that_was_not(
     ray_session: None, config: TrainConfig, tmp_path: Path, is_streamed: bool
@@ -122,7 +88,7 @@ def test_a_run_whose_learner_is_killed_ends_with_the_parameters_of_one_that_was_
 
     def kill_one_of_two_learners() -> None:
         wait_for_checkpoint(Path(config.storage), 2 * INTERVAL)
-        victims.extend(learner_processes(os.getpid()))
+        victims.extend(processes_of(os.getpid(), "RayTrainWorker"))
         victims[-1].kill()
 
     wait = in_background(kill_one_of_two_learners)
@@ -149,14 +115,6 @@ def killed_driver(config: TrainConfig, log: Path) -> Path:
         driver.wait()
         end(family)
     return run
-
-
-def end(family: list[psutil.Process]) -> None:
-    """Ray's processes follow their driver by themselves; those that take too long are helped."""
-    _, alive = psutil.wait_procs(family, timeout=10)
-    for process in alive:
-        process.kill()
-    psutil.wait_procs(alive, timeout=10)
 
 
 def test_a_run_whose_driver_is_killed_is_finished_by_resume(
