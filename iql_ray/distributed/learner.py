@@ -10,7 +10,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ from iql_ray.data.packed import RowLayout
 from iql_ray.data.streaming import StreamedRows, sampler_of
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed import collective
+from iql_ray.distributed.background_writer import BackgroundWriter
 from iql_ray.distributed.shards import learner_rows
 from iql_ray.distributed.train_config import TrainConfig
 from iql_ray.experience import Spaces, TransitionBatch
@@ -54,7 +55,7 @@ class Recorder(Protocol):
         ...
 
     def checkpoint_saved(self, update_count: int) -> None:
-        """A checkpoint has just been committed."""
+        """A checkpoint has just been committed; called by the thread that wrote it."""
         ...
 
 
@@ -161,23 +162,24 @@ def train(learner: Learner, batches: Iterator[TransitionBatch], recorder: Record
     """The one loop: update until the run's length, reporting and saving at the configured numbers of updates.
 
     Every learner runs it in step; the first one reports and writes. A point of the curves comes before the checkpoint
-    of the same update, so that no resume leaves a gap.
+    of the same update, so that no resume leaves a gap. Checkpoints are written beside the updates that follow.
     """
     config, agent, means = learner.plan.config, learner.agent, RunningMeans()
-    if agent.update_count == 0:
-        save(learner, recorder)
-    lap, first_update = Lap(agent.update_count), agent.update_count + 1
-    while agent.update_count < config.num_updates:
-        means.add(agent.update(next(batches)))
-        if agent.update_count == first_update:
-            freeze_collector()
-        is_saved = is_checkpoint_due(config, agent.update_count)
-        if is_saved or agent.update_count % config.log_interval_updates == 0:
-            metrics = {**means.take(), **lap.take(agent.update_count)}
-            if learner.rank == 0:
-                recorder.record(agent.update_count, metrics)
-        if is_saved:
-            save(learner, recorder)
+    with BackgroundWriter() as writer:
+        if agent.update_count == 0:
+            save(learner, recorder, writer)
+        lap, first_update = Lap(agent.update_count), agent.update_count + 1
+        while agent.update_count < config.num_updates:
+            means.add(agent.update(next(batches)))
+            if agent.update_count == first_update:
+                freeze_collector()
+            is_saved = is_checkpoint_due(config, agent.update_count)
+            if is_saved or agent.update_count % config.log_interval_updates == 0:
+                metrics = {**means.take(), **lap.take(agent.update_count)}
+                if learner.rank == 0:
+                    recorder.record(agent.update_count, metrics)
+            if is_saved:
+                save(learner, recorder, writer)
 
 
 def freeze_collector() -> None:
@@ -201,15 +203,23 @@ class Lap:
         return {"time/updates_per_second": rate}
 
 
-def save(learner: Learner, recorder: Recorder) -> None:
-    """Commit a checkpoint of all learners; collective, the first one writes."""
+def save(learner: Learner, recorder: Recorder, writer: BackgroundWriter) -> None:
+    """Have a checkpoint of all learners as they are now committed; collective, the first one's writer writes."""
     plan, update_count = learner.plan, learner.agent.update_count
     state = checkpoint_of(learner, is_to_be_evaluated=is_evaluation_due(plan.config, update_count))
     if learner.rank > 0:
         return
-    checkpoint.save(plan.run_folder, state, learner.policy())
+    writer.wait()
+    copies = {name: value.to("cpu", copy=True) for name, value in state.tensors.items()}
+    policy = learner.policy()
+    writer.submit(lambda: commit(plan, replace(state, tensors=copies), policy, recorder))
+
+
+def commit(plan: RunPlan, state: checkpoint.Checkpoint, policy: Policy, recorder: Recorder) -> None:
+    """Write a checkpoint, delete those that it makes superfluous, and say so."""
+    checkpoint.save(plan.run_folder, state, policy)
     checkpoint.prune(plan.run_folder, plan.config.num_checkpoints_to_keep)
-    recorder.checkpoint_saved(update_count)
+    recorder.checkpoint_saved(state.update_count)
 
 
 def checkpoint_of(learner: Learner, *, is_to_be_evaluated: bool = False) -> checkpoint.Checkpoint:
