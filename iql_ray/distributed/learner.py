@@ -22,7 +22,7 @@ from torch import Tensor
 from iql_ray import checkpoint
 from iql_ray import config as config_io
 from iql_ray.algorithm.action_kinds import LOG_STD_MAX, LOG_STD_MIN
-from iql_ray.algorithm.agent import AverageGradients, IQLAgent
+from iql_ray.algorithm.agent import IQLAgent
 from iql_ray.algorithm.update_rule import Learns
 from iql_ray.data.packed import RowLayout
 from iql_ray.data.streaming import StreamedRows, sampler_of
@@ -91,19 +91,24 @@ class RunningMeans:
 
 
 class Learner:
-    """An agent, its minibatches and the run they belong to: one rank of `num_learners`."""
+    """An agent, its minibatches and the run they belong to: one rank of `num_learners`.
+
+    Args:
+        average: over all learners, of gradients or of what `average_every` says; None where there is one.
+    """
 
     def __init__(
         self,
         plan: RunPlan,
         rows: Tensor | StreamedRows,
         rank: int,
-        average_gradients: AverageGradients | None,
+        average: collective.Average | None,
         learns: Learns = "everything",
     ) -> None:
         config = plan.config
         self.plan = plan
         self.rank = rank
+        self._average = average
         self.agent = IQLAgent(
             config.agent,
             plan.spaces,
@@ -111,7 +116,7 @@ class Learner:
             num_updates=config.num_updates,
             rank=rank,
             device=rows.device,
-            average_gradients=average_gradients,
+            average_gradients=average if config.averages_gradients else None,
             is_compiled=config.compile == "on",
             precision=config.precision,
             learns=learns,
@@ -135,6 +140,12 @@ class Learner:
         own = saved.random_states[self.rank]
         self.agent.load(saved.tensors, own, saved.update_count)
         self.sampler.load(own)
+
+    def average_networks(self) -> None:
+        """Networks and Adam's moments become the means over all learners; all have made as many steps."""
+        assert self._average is not None
+        moved = [value for name, value in self.agent.tensors().items() if not name.endswith(".step")]
+        collective.average_together(moved, self._average)
 
     def policy(self) -> Policy:
         """The first member's policy as its users hold it, from raw observations to the environment's actions."""
@@ -173,6 +184,8 @@ def train(learner: Learner, batches: Iterator[TransitionBatch], recorder: Record
             means.add(agent.update(next(batches)))
             if agent.update_count == first_update:
                 freeze_collector()
+            if is_average_due(config, agent.update_count):
+                learner.average_networks()
             is_saved = is_checkpoint_due(config, agent.update_count)
             if is_saved or agent.update_count % config.log_interval_updates == 0:
                 metrics = {**means.take(), **lap.take(agent.update_count)}
@@ -235,6 +248,12 @@ def checkpoint_of(learner: Learner, *, is_to_be_evaluated: bool = False) -> chec
         configuration=config_io.to_dict(plan.config),
         transforms=config_io.to_dict(plan.transforms),
     )
+
+
+def is_average_due(config: TrainConfig, update_count: int) -> bool:
+    """Where learners go by themselves in between: at their interval, and so that they agree in a checkpoint."""
+    every = config.average_every
+    return every is not None and (update_count % every == 0 or is_checkpoint_due(config, update_count))
 
 
 def is_checkpoint_due(config: TrainConfig, update_count: int) -> bool:
