@@ -18,7 +18,7 @@ def check_compile(config: TrainConfig) -> None:
         ValueError: says what stands against it.
     """
     if config.compile == "on" or config.precision == "bf16":
-        check_compilable(config.agent, is_alone=not config.averages_gradients)
+        check_compilable()
 
 
 def resolved_compile(config: TrainConfig, device: str) -> Literal["on", "off"]:
@@ -34,7 +34,7 @@ def resolved_compile(config: TrainConfig, device: str) -> Literal["on", "off"]:
     if device != "cpu" or config.num_updates < MIN_UPDATES:
         return "off"
     try:
-        check_compilable(config.agent, is_alone=not config.averages_gradients)
+        check_compilable()
     except ValueError:
         return "off"
     return "on"

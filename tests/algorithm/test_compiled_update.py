@@ -32,7 +32,8 @@ def agent_of(
     dtype: torch.dtype = torch.float64,
     **options: object,
 ) -> IQLAgent:
-    return IQLAgent(SMALL, spaces, population=population, num_updates=10, dtype=dtype, **options)  # pyright: ignore
+    config: IQLConfig = options.pop("config", SMALL)  # pyright: ignore
+    return IQLAgent(config, spaces, population=population, num_updates=10, dtype=dtype, **options)  # pyright: ignore
 
 
 def updated(agent: IQLAgent, first: int, stop: int, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -47,26 +48,63 @@ def updated(agent: IQLAgent, first: int, stop: int, dtype: torch.dtype = torch.f
     return metrics
 
 
+def assert_alike(compiled: IQLAgent, plain: IQLAgent, num_updates: int) -> None:
+    """Both after the same updates."""
+    expected, metrics = updated(plain, 0, num_updates), updated(compiled, 0, num_updates)
+    assert list(expected) == list(metrics)
+    for name, value in expected.items():
+        torch.testing.assert_close(metrics[name], value, rtol=1e-9, atol=1e-12)
+    for name, value in plain.tensors().items():
+        torch.testing.assert_close(compiled.tensors()[name], value, rtol=1e-9, atol=1e-12)
+    assert all(torch.equal(value, compiled.random_states()[name]) for name, value in plain.random_states().items())
+
+
 @needs_compiler
 @pytest.mark.parametrize(
     ("population", "spaces"), [(None, SPACES), (GRID, SPACES), (TD, DISCRETE)], ids=["one run", "grid", "discrete"]
 )
 def test_compiled_and_plain_updates_give_the_same(population: Population | None, spaces: Spaces) -> None:
-    plain, compiled = agent_of(population, spaces), agent_of(population, spaces, is_compiled=True)
-    expected, metrics = updated(plain, 0, 6), updated(compiled, 0, 6)
-    assert expected.keys() == metrics.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(metrics[name], value, rtol=1e-9, atol=1e-12)
-    for name, value in plain.tensors().items():
-        torch.testing.assert_close(compiled.tensors()[name], value, rtol=1e-9, atol=1e-12)
+    assert_alike(agent_of(population, spaces, is_compiled=True), agent_of(population, spaces), 6)
+
+
+class Partner:
+    """Another learner's gradients: a mean that is not one's own, and what it was asked for."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def average(self, gradients: Tensor) -> None:
+        self.sizes.append(len(gradients))
+        gradients.lerp_(torch.linspace(-1, 1, len(gradients), dtype=gradients.dtype), 0.5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("learns", ["everything", "critics", "policies"])
+def test_learners_average_the_same_gradients_at_the_same_places_compiled_or_plain(learns: str) -> None:
+    """So that even learners of both kinds can go together."""
+    one, two = Partner(), Partner()
+    plain = agent_of(GRID, average_gradients=one.average, learns=learns)
+    compiled = agent_of(GRID, average_gradients=two.average, learns=learns, is_compiled=True)
+    assert_alike(compiled, plain, 6)
+    assert one.sizes == two.sizes
+    assert len(one.sizes) == (6 if learns == "policies" else 12)
+
+
+@needs_compiler
+@pytest.mark.parametrize("has_partner", [False, True])
+def test_dropped_units_are_the_same_compiled_or_plain(has_partner: bool) -> None:
+    options: dict[str, object] = {"config": replace(SMALL, dropout_rate=0.3)}
+    if has_partner:
+        options["average_gradients"] = Partner().average
+    assert_alike(agent_of(GRID, is_compiled=True, **options), agent_of(GRID, **options), 6)  # pyright: ignore
 
 
 @needs_compiler
 def test_a_compiled_agent_continues_exactly_where_it_was_saved() -> None:
-    whole, first = agent_of(is_compiled=True), agent_of(is_compiled=True)
+    options = {"is_compiled": True, "config": replace(SMALL, dropout_rate=0.3), "average_gradients": Partner().average}
+    whole, first, second = (agent_of(**options) for _ in range(3))  # pyright: ignore
     updated(whole, 0, 6)
     updated(first, 0, 3)
-    second = agent_of(is_compiled=True)
     second.load({name: value.clone() for name, value in first.tensors().items()}, first.random_states(), 3)
     updated(second, 3, 6)
     assert all(torch.equal(value, second.tensors()[name]) for name, value in whole.tensors().items())
@@ -74,9 +112,12 @@ def test_a_compiled_agent_continues_exactly_where_it_was_saved() -> None:
 
 @needs_compiler
 def test_a_compiler_that_fails_leaves_a_plain_update_and_a_warning() -> None:
+    """Nothing was averaged and no mask drawn in vain."""
     from torch._inductor import config as inductor
 
-    plain, failing = agent_of(dtype=torch.float32), agent_of(dtype=torch.float32, is_compiled=True)
+    options = {"dtype": torch.float32, "config": replace(SMALL, dropout_rate=0.3)}
+    options["average_gradients"] = Partner().average
+    plain, failing = agent_of(**options), agent_of(**options, is_compiled=True)  # pyright: ignore
     message = "the update could not be compiled and runs plain: .*InvalidCxxCompiler"
     with inductor.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.warns(RuntimeWarning, match=message):
         updated(failing, 0, 1, torch.float32)
@@ -97,12 +138,10 @@ def test_bf16_rounds_products_alone() -> None:
     assert all(value.dtype == torch.float32 for value in rounded.tensors().values())
 
 
-def test_what_no_graph_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"with dropout \(0.1\), .* and several learners, .*; use --compile off"):
-        check_compilable(replace(SMALL, dropout_rate=0.1), is_alone=False)
+def test_without_a_compiler_there_is_nothing_to_compile_with(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(ValueError, match=r"no C\+\+ compiler on PATH \(g\+\+, clang\+\+, c\+\+\)"):
-        check_compilable(SMALL, is_alone=True)
+    with pytest.raises(ValueError, match=r"no C\+\+ compiler on PATH \(g\+\+, clang\+\+, c\+\+\); use --compile off"):
+        check_compilable()
 
 
 def test_products_of_the_plain_update_are_never_rounded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from iql_ray import checkpoint
 from iql_ray.distributed import collective
-from iql_ray.distributed.compiling import check_compile
 from iql_ray.distributed.learner import Learner, RunPlan, train
 from iql_ray.distributed.train_config import TrainConfig
 from tests.distributed.examples import (
@@ -103,10 +103,8 @@ def run_together(plan: RunPlan, meeting: Meeting, num_updates: int, start: check
         learner = Learner(plan, shards[rank], rank, mean.of_rank(rank))
         if start is not None:
             learner.restore(start)
-        try:
+        with contextlib.suppress(StopIteration):
             train(learner, islice(learner.sampler, num_updates), Notes())
-        except StopIteration:
-            pass
         return copied(learner.agent.tensors())
 
     with ThreadPoolExecutor(NUM_LEARNERS) as threads:
@@ -144,8 +142,3 @@ def test_an_average_of_nothing_or_over_nobody_is_refused(average_every: int, num
     message = f"average_every = {average_every} with num_learners = {num_learners}: .* two learners or more"
     with pytest.raises(ValueError, match=message):
         TrainConfig(dataset="d", average_every=average_every, num_learners=num_learners)
-
-
-def test_learners_that_go_by_themselves_may_be_compiled(dataset: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("shutil.which", lambda name: "/bin/g++")
-    check_compile(config_of(dataset, compile="on"))
