@@ -62,8 +62,8 @@ class TrainConfig:
     """CPU threads of each learner; two runs of one thread beat one run of two."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the update into one graph: takes some ten seconds once, and a tenth off each update. auto: on a CPU,
-    where the run is long enough for it to pay and nothing stands against it (dropout, several learners, no C++
-    compiler). The run keeps what it began with."""
+    where a C++ compiler is found and it pays: in a long run whose learners do not average gradients. The run keeps
+    what it began with."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of the factors of matrix products in a compiled update; bf16 is up to twice as fast where processors have it."""
     memory_limit: float | None = None
