@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -153,36 +154,44 @@ def score(job: Path) -> float:
     return statistics.mean(each.episode_return for seeds in groups for each in run_group(policy, environments, seeds))
 
 
-def measure(folder: Path, num_updates: int, seeds: Sequence[int], delay_seconds: float) -> dict[str, Any]:
-    """By kind: the returns of every seed, and rates without and with the delay, in turn."""
-    dataset = prepare_demo(folder)
-    results: dict[str, Any] = {name: {"returns": []} for name in KINDS}
-    for name, kind in KINDS.items():
-        timed = config_of(dataset, NUM_TIMED_UPDATES, TIMED_HIDDEN_SIZES, 0, kind)
-        results[name]["rate"] = run(folder / f"{name}-timed", timed)
-        if timed.num_learners > 1:
-            results[name]["rate_with_delay"] = run(folder / f"{name}-delayed", timed, delay_seconds)
+def measure_rates(dataset: Path, folder: Path, num_rounds: int, delay_seconds: float) -> dict[str, Any]:
+    """By kind: updates per second without and with the delay, of every round; all kinds in turn."""
+    rates: dict[str, Any] = {name: {"rates": [], "rates_with_delay": []} for name in KINDS}
+    for index in range(num_rounds):
+        for name, kind in KINDS.items():
+            timed = config_of(dataset, NUM_TIMED_UPDATES, TIMED_HIDDEN_SIZES, 0, kind)
+            rates[name]["rates"].append(run(folder / f"{name}-timed-{index}", timed))
+            if timed.num_learners > 1:
+                delayed = run(folder / f"{name}-delayed-{index}", timed, delay_seconds)
+                rates[name]["rates_with_delay"].append(delayed)
+    return rates
+
+
+def measure_returns(dataset: Path, folder: Path, num_updates: int, seeds: Sequence[int]) -> dict[str, list[float]]:
+    """By kind: the score of every seed."""
+    returns: dict[str, list[float]] = {name: [] for name in KINDS}
     for seed in seeds:
         for name, kind in KINDS.items():
             job = folder / f"{name}-{seed}"
             run(job, config_of(dataset, num_updates, SCORED_HIDDEN_SIZES, seed, kind))
-            results[name]["returns"].append(score(job))
-            print(f"seed {seed}, {name}: {results[name]['returns'][-1]:.1f}", file=sys.stderr, flush=True)
-    return results
+            returns[name].append(score(job))
+            print(f"seed {seed}, {name}: {returns[name][-1]:.1f}", file=sys.stderr, flush=True)
+    return returns
 
 
 def show(results: dict[str, Any], delay_seconds: float) -> None:
     print(f"{'':14}{'return':>9}{'of each seed':>28}{'updates/s':>11}{f'with {1000 * delay_seconds:g} ms':>12}")
     for name, each in results.items():
         of_each = ", ".join(f"{value:.1f}" for value in each["returns"])
-        delayed = format(each["rate_with_delay"], "12.1f") if "rate_with_delay" in each else f"{'-':>12}"
-        print(f"{name:14}{statistics.mean(each['returns']):>9.1f}{of_each:>28}{each['rate']:>11.1f}{delayed}")
+        rates = [format(statistics.median(each[kind] or [math.nan]), ".1f") for kind in ("rates", "rates_with_delay")]
+        print(f"{name:14}{statistics.mean(each['returns']):>9.1f}{of_each:>28}{rates[0]:>11}{rates[1]:>12}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-updates", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--num-rounds", type=int, default=3, help="of rates")
     parser.add_argument("--delay", type=float, default=0.005, help="seconds, of every all-reduce")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
@@ -192,7 +201,11 @@ def main() -> int:
         print(learn(arguments.job, arguments.rank, arguments.delay))
         return 0
     with tempfile.TemporaryDirectory() as name:
-        results = measure(Path(name), arguments.num_updates, arguments.seeds, arguments.delay)
+        folder = Path(name)
+        dataset = prepare_demo(folder)
+        results = measure_rates(dataset, folder, arguments.num_rounds, arguments.delay)
+        for kind, returns in measure_returns(dataset, folder, arguments.num_updates, arguments.seeds).items():
+            results[kind]["returns"] = returns
     show(results, arguments.delay)
     result = {
         "num_updates": arguments.num_updates,
