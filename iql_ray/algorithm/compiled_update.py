@@ -154,7 +154,7 @@ class CompiledUpdate:
 
     def _masks(self, batch: TransitionBatch, make_mask: MakeMask | None) -> list[Tensor]:
         """Of each hidden layer of the policy, in the order in which the plain update draws them."""
-        if make_mask is None:
+        if make_mask is None or "policy" not in self._rule.moved_together:
             return []
         biases = [self._shapes["policy"][f"{layer}.bias"] for layer in range(self._num_layers - 1)]
         batch_size, like = batch.rewards.shape[-1], self._state["policy"]["values"]

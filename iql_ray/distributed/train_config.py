@@ -61,7 +61,7 @@ class TrainConfig:
     cpus_per_learner: int = 1
     """CPU threads of each learner; two runs of one thread beat one run of two."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the update into one graph: takes some ten seconds once, and a tenth off each update. auto: on a CPU,
+    """Compile the update: takes some ten seconds once, and a tenth off each update. auto: on a CPU,
     where a C++ compiler is found and it pays: in a long run whose learners do not average gradients. The run keeps
     what it began with."""
     precision: Literal["float32", "bf16"] = "float32"

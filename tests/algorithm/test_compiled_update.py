@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from tests.algorithm.plain_iql import SPACES, random_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler warns about torch itself
 SMALL = IQLConfig(hidden_sizes=(24, 24), learning_rate=1e-2, target_update_rate=0.1)
+DROPOUT = replace(SMALL, dropout_rate=0.3)
 GRID = Population(seeds=(0, 7), expectiles=(0.6, 0.9), inverse_temperatures=(1.0, 5.0))
 DISCRETE = Spaces(observation_dim=3, action_dim=1, num_actions=4)
 TD = Population(seeds=(0,), expectiles=(0.7, 0.9), inverse_temperatures=(3.0,), critics=("td", "implicit"))
@@ -30,10 +32,10 @@ def agent_of(
     population: Population | None = None,
     spaces: Spaces = SPACES,
     dtype: torch.dtype = torch.float64,
-    **options: object,
+    **options: Any,
 ) -> IQLAgent:
-    config: IQLConfig = options.pop("config", SMALL)  # pyright: ignore
-    return IQLAgent(config, spaces, population=population, num_updates=10, dtype=dtype, **options)  # pyright: ignore
+    config = options.pop("config", SMALL)
+    return IQLAgent(config, spaces, population=population, num_updates=10, dtype=dtype, **options)
 
 
 def updated(agent: IQLAgent, first: int, stop: int, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -81,28 +83,24 @@ class Partner:
 @needs_compiler
 @pytest.mark.parametrize("learns", ["everything", "critics", "policies"])
 def test_learners_average_the_same_gradients_at_the_same_places_compiled_or_plain(learns: str) -> None:
-    """So that even learners of both kinds can go together."""
+    """So that even learners of both kinds can go together; with dropout, which critics alone draw no masks for."""
     one, two = Partner(), Partner()
-    plain = agent_of(GRID, average_gradients=one.average, learns=learns)
-    compiled = agent_of(GRID, average_gradients=two.average, learns=learns, is_compiled=True)
-    assert_alike(compiled, plain, 6)
+    options: dict[str, Any] = {"config": DROPOUT, "learns": learns}
+    plain = agent_of(GRID, average_gradients=one.average, **options)
+    assert_alike(agent_of(GRID, average_gradients=two.average, is_compiled=True, **options), plain, 6)
     assert one.sizes == two.sizes
     assert len(one.sizes) == (6 if learns == "policies" else 12)
 
 
 @needs_compiler
-@pytest.mark.parametrize("has_partner", [False, True])
-def test_dropped_units_are_the_same_compiled_or_plain(has_partner: bool) -> None:
-    options: dict[str, object] = {"config": replace(SMALL, dropout_rate=0.3)}
-    if has_partner:
-        options["average_gradients"] = Partner().average
-    assert_alike(agent_of(GRID, is_compiled=True, **options), agent_of(GRID, **options), 6)  # pyright: ignore
+def test_dropped_units_are_the_same_compiled_or_plain() -> None:
+    assert_alike(agent_of(GRID, config=DROPOUT, is_compiled=True), agent_of(GRID, config=DROPOUT), 6)
 
 
 @needs_compiler
 def test_a_compiled_agent_continues_exactly_where_it_was_saved() -> None:
-    options = {"is_compiled": True, "config": replace(SMALL, dropout_rate=0.3), "average_gradients": Partner().average}
-    whole, first, second = (agent_of(**options) for _ in range(3))  # pyright: ignore
+    options: dict[str, Any] = {"is_compiled": True, "config": DROPOUT, "average_gradients": Partner().average}
+    whole, first, second = (agent_of(**options) for _ in range(3))
     updated(whole, 0, 6)
     updated(first, 0, 3)
     second.load({name: value.clone() for name, value in first.tensors().items()}, first.random_states(), 3)
@@ -115,9 +113,8 @@ def test_a_compiler_that_fails_leaves_a_plain_update_and_a_warning() -> None:
     """Nothing was averaged and no mask drawn in vain."""
     from torch._inductor import config as inductor
 
-    options = {"dtype": torch.float32, "config": replace(SMALL, dropout_rate=0.3)}
-    options["average_gradients"] = Partner().average
-    plain, failing = agent_of(**options), agent_of(**options, is_compiled=True)  # pyright: ignore
+    options: dict[str, Any] = {"config": DROPOUT, "average_gradients": Partner().average}
+    plain, failing = (agent_of(dtype=torch.float32, is_compiled=each, **options) for each in (False, True))
     message = "the update could not be compiled and runs plain: .*InvalidCxxCompiler"
     with inductor.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.warns(RuntimeWarning, match=message):
         updated(failing, 0, 1, torch.float32)
