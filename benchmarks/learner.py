@@ -1,12 +1,12 @@
 """Updates per second of the learner on one CPU thread, against the machine's own limit and against other libraries.
 
-    python benchmarks/learner.py [--peer jax=PYTHON] [--peer d3rlpy=PYTHON] [--peer rllib] [--out FILE.json]
+    python benchmarks/learner.py [--peer NAME[=PYTHON] ...] [--out FILE.json]
 
 17 observations, 6 actions, two hidden layers of 256, batch 256, sampling included. Ours, plain, compiled and with
 products in bf16; compiled populations; on two threads where there are two cores; the matrix products alone (the limit:
 what an update multiplies, at the rate that 256 x 256 products reach in this run); and the peers whose interpreters are
-named (`_jax_peer.py`, `_torch_peers.py`). All in turn, in many short rounds: a machine that others share changes its
-speed by the second, so ratios are medians over rounds. The last line is JSON.
+named: jax (`_jax_peer.py`), d3rlpy, torchrl, rllib (`_torch_peers.py`). All in turn, in many short rounds: a machine
+that others share changes its speed by the second, so ratios are medians over rounds. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -204,7 +204,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-rounds", type=int, default=40)
     parser.add_argument("--num-updates", type=int, default=40, help="updates a round")
-    parser.add_argument("--peer", action="append", default=[], help="jax, d3rlpy or rllib, with =PYTHON that has it")
+    parser.add_argument(
+        "--peer", action="append", default=[], help="jax, d3rlpy, torchrl or rllib, with =PYTHON that has it"
+    )
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {max(ALL_CORES)})  # ours and all peers: some would else sample on a core beside

@@ -122,7 +122,7 @@ def load(run: Path, update_count: int) -> Checkpoint:
 
 EXACT_SETTINGS = (
     "agent", "transforms", "top_episode_share", "seed", "seeds", "expectiles", "critics", "inverse_temperatures",
-    "num_updates", "batch_size",
+    "num_updates", "batch_size", "average_every",
 )  # fmt: skip
 """A run with another one of these does not continue: it is another run."""
 

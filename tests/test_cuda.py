@@ -37,9 +37,10 @@ def moved(batch: TransitionBatch, device: str) -> TransitionBatch:
     return batch.map(lambda tensor: tensor.to(device))
 
 
-def trained_on(device: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def trained_on(device: str, is_compiled: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """An agent's tensors before and after the same updates, on the CPU."""
-    agent = IQLAgent(IQLConfig(hidden_sizes=(32, 32)), SPACES, num_updates=NUM_UPDATES, device=device)
+    config = IQLConfig(hidden_sizes=(32, 32))
+    agent = IQLAgent(config, SPACES, num_updates=NUM_UPDATES, device=device, is_compiled=is_compiled)
     before = on_cpu(agent)
     for rows in random_rows(NUM_UPDATES * BATCH_SIZE).split(BATCH_SIZE):
         agent.update(moved(LAYOUT.split(rows), device))
@@ -50,9 +51,11 @@ def on_cpu(agent: IQLAgent) -> dict[str, Tensor]:
     return {name: value.cpu() for name, value in copied(agent.tensors()).items()}
 
 
-def test_twenty_updates_on_a_gpu_are_those_on_a_cpu():
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler warns about torch itself
+def test_twenty_updates_on_a_gpu_are_those_on_a_cpu(is_compiled: bool):
     initial, expected = trained_on("cpu")
-    initial_on_gpu, actual = trained_on(CUDA)
+    initial_on_gpu, actual = trained_on(CUDA, is_compiled)
     assert different(initial_on_gpu, initial) == []
     assert (expected["policy.0.weight"] - initial["policy.0.weight"]).abs().max() > 1e-3
     distances = {name: (actual[name] - value).abs().max().item() for name, value in expected.items()}
@@ -81,10 +84,13 @@ def learner_on_gpu(plan: RunPlan) -> Learner:
     return Learner(plan, rows, 0, None)
 
 
-def test_a_learner_on_a_gpu_restored_from_ten_ends_as_the_one_that_saved_it(tmp_path: Path):
+@pytest.mark.parametrize("compiles", ["off", "on"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_learner_on_a_gpu_restored_from_ten_ends_as_the_one_that_saved_it(tmp_path: Path, compiles: str):
     """With dropout, so that all generators of the device must come back as well."""
     agent = IQLConfig(hidden_sizes=(8, 8), dropout_rate=0.3)
-    plan = plan_of(train_config(tiny_dataset(tmp_path), agent=agent, device="cuda"), tmp_path / "run")
+    config = train_config(tiny_dataset(tmp_path), agent=agent, device="cuda", compile=compiles)
+    plan = plan_of(config, tmp_path / "run")
     whole, resumed = learner_on_gpu(plan), learner_on_gpu(plan)
     train(whole, whole.sampler, Notes())
     resumed.restore(checkpoint.load(plan.run_folder, 10))

@@ -34,7 +34,7 @@ class IQLAgent:
         num_updates: length of the policy's cosine schedule, in updates.
         rank: which learner this is; each draws its own dropout masks.
         average_gradients: the seam for distribution, called on each flat gradient before its optimiser step.
-        is_compiled: run the update as one compiled graph, see `compiled_update.py`.
+        is_compiled: run the update compiled, see `compiled_update.py`.
         precision: of a compiled update's matrix products.
         learns: everything, critics alone, or policies alone from critics that stay.
 
@@ -80,8 +80,8 @@ class IQLAgent:
         if precision != "float32" and not is_compiled:
             raise ValueError(f"precision {precision} is of compiled updates, and this one is not to be compiled")
         if is_compiled:
-            check_compilable(config, is_alone=average_gradients is None)
-            self._compiled = CompiledUpdate(self._rule, self.networks, precision)
+            check_compilable()
+            self._compiled = CompiledUpdate(self._rule, self.networks, make_mask, precision)
 
     @torch.no_grad()
     def update(self, batch: TransitionBatch) -> dict[str, Tensor]:

@@ -1,27 +1,27 @@
-"""The update rule as one compiled graph: products, losses, gradients, Adam and the target's step, fused where it pays.
+"""The update rule compiled: products, losses, gradients, Adam and the target's step, fused where it pays.
+
+    one learner         gradients of V, V's step, gradients of policy and critic, all steps: one graph
+    several learners    gradients of V  | average |  V's step, gradients of policy and critic  | average |  all steps
 
 It computes on the very tensors of the held networks, so an agent can change between both from one update to the next.
-Inside the graph everything is a new value, which is what a compiler wants, and what running step by step does not.
+What no graph can hold is outside: the masks of dropout are made before, and averages are taken between graphs.
 """
 
 from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from iql_ray.algorithm.held_networks import TRAINED, HeldNetworks
-from iql_ray.algorithm.iql_config import IQLConfig
-from iql_ray.algorithm.networks import NARROW, MakeMask, named_views
+from iql_ray.algorithm.held_networks import TRAINED, AverageGradients, HeldNetworks
+from iql_ray.algorithm.networks import MakeMask
+from iql_ray.algorithm.traced_networks import State, TracedNetworks
 from iql_ray.algorithm.update_rule import UpdateRule
 from iql_ray.experience import TransitionBatch
-
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
-"""Of `torch.optim.Adam`, which moves the held networks."""
 
 Precision = Literal["float32", "bf16"]
 """Of the factors of matrix products."""
@@ -29,23 +29,16 @@ Precision = Literal["float32", "bf16"]
 COMPILERS = ("g++", "clang++", "c++")
 
 
-def check_compilable(config: IQLConfig, *, is_alone: bool) -> None:
-    """Refuse what no single graph can hold.
-
-    Args:
-        is_alone: whether there is but one learner.
+def check_compilable() -> None:
+    """Refuse to compile where nothing can.
 
     Raises:
-        ValueError: dropout, several learners, or no C++ compiler on PATH; says what to do.
+        ValueError: no C++ compiler on PATH; says what to do.
     """
-    reasons = {
-        f"dropout ({config.dropout_rate:g}), whose masks come from generators": config.dropout_rate > 0,
-        "several learners, whose gradients are averaged half-way": not is_alone,
-        f"no C++ compiler on PATH ({', '.join(COMPILERS)})": not any(map(shutil.which, COMPILERS)),
-    }
-    found = [reason for reason, is_so in reasons.items() if is_so]
-    if found:
-        raise ValueError(f"the update cannot be compiled with {' and '.join(found)}; use --compile off")
+    if not any(map(shutil.which, COMPILERS)):
+        raise ValueError(
+            f"the update cannot be compiled: no C++ compiler on PATH ({', '.join(COMPILERS)}); use --compile off"
+        )
 
 
 class CompiledUpdate:
@@ -54,18 +47,25 @@ class CompiledUpdate:
     Where the compiler fails (no headers, no room on the disk, ...), that call warns, and it and all others run plain.
 
     Args:
+        make_mask: of the policy's dropout; None: no unit is dropped.
         precision: bf16 rounds the factors of all matrix products to bfloat16; parameters, their sums and everything
             else stay as they are.
     """
 
-    def __init__(self, rule: UpdateRule, networks: HeldNetworks, precision: Precision = "float32") -> None:
-        self._rule, self._networks = rule, networks
+    def __init__(
+        self,
+        rule: UpdateRule,
+        networks: HeldNetworks,
+        make_mask: MakeMask | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        self._rule, self._networks, self._make_mask = rule, networks, make_mask
         self._config, self._num_layers = networks.config, networks.num_layers
         self._shapes = {
             name: {each: view.shape for each, view in parameters.views.items()}
             for name, parameters in networks.parameters.items()
         }
-        self._state: dict[str, dict[str, Tensor]] = {
+        self._state: State = {
             name: {"values": parameters.values.detach(), **(networks.moments(name) if name in TRAINED else {})}
             for name, parameters in networks.parameters.items()
         }
@@ -75,132 +75,87 @@ class CompiledUpdate:
         from torch._inductor import config as inductor  # heavy, and most agents are never compiled
 
         inductor.compile_threads = 1  # a pool of compilers would stay in memory, several hundred megabytes of it
-        self._step: Callable[..., dict[str, Tensor]] | None = torch.compile(self._traced, fullgraph=True, dynamic=False)
+        stages = (self._whole, self._until_value, self._until_others, self._others)
+        compiled = [torch.compile(stage, fullgraph=True, dynamic=False) for stage in stages]
+        self._compiled: Sequence[Callable[..., Any]] = compiled
+        self._works: bool | None = None
 
     def __call__(self, batch: TransitionBatch, policy_learning_rate: float) -> dict[str, Tensor]:
         """See `UpdateRule`."""
-        if self._step is None:
-            return self._rule(self._networks, batch, policy_learning_rate)
         self._policy_learning_rate.fill_(policy_learning_rate)
+        if self._works is None:
+            self._works = self._try(batch)
+        if not self._works:
+            return self._rule(self._networks, batch, policy_learning_rate)
+        return self._run(self._state, batch, self._masks(batch, self._make_mask), self._networks.average)
+
+    def _try(self, batch: TransitionBatch) -> bool:
+        """Compile, by an update of copies: whether that worked is known before anything has moved or been averaged."""
+        copies = {name: {key: value.clone() for key, value in tensors.items()} for name, tensors in self._state.items()}
+        average = self._networks.average and (lambda gradients: None)
         try:
-            return self._step(self._state, batch, self._policy_learning_rate)
+            self._run(copies, batch, self._masks(batch, self._make_mask and torch.ones_like), average)
         except RuntimeError as error:
             from torch._dynamo.exc import TorchDynamoException  # heavy
 
-            if not isinstance(error, TorchDynamoException):  # those come before anything is computed
+            if not isinstance(error, TorchDynamoException):
                 raise
             reason = " ".join(str(error).split("\n")[:2])
-            warnings.warn(f"the update could not be compiled and runs plain: {reason}", RuntimeWarning, stacklevel=2)
-            self._step = None
-            return self(batch, policy_learning_rate)
+            warnings.warn(f"the update could not be compiled and runs plain: {reason}", RuntimeWarning, stacklevel=3)
+            return False
+        return True
 
-    def _traced(
-        self, state: Mapping[str, Mapping[str, Tensor]], batch: TransitionBatch, policy_learning_rate: Tensor
+    def _run(
+        self, state: State, batch: TransitionBatch, masks: Sequence[Tensor], average: AverageGradients | None
     ) -> dict[str, Tensor]:
-        networks = TracedNetworks(state, self._shapes, self._num_layers, self._config, self._products)
-        return self._rule(networks, batch, policy_learning_rate)
+        whole, until_value, until_others, others = self._compiled
+        if average is None:
+            return whole(state, batch, masks, self._policy_learning_rate)
+        metrics, target_values, gradients = until_value(state, batch)
+        if gradients is not None:
+            average(gradients)
+        more_metrics, other_gradients = until_others(state, batch, masks, target_values, gradients)
+        average(other_gradients)
+        others(state, other_gradients, self._policy_learning_rate)
+        return metrics | more_metrics
 
+    def _whole(
+        self, state: State, batch: TransitionBatch, masks: Sequence[Tensor], policy_learning_rate: Tensor
+    ) -> dict[str, Tensor]:
+        return self._rule(self._traced(state, masks), batch, policy_learning_rate)
 
-class TracedNetworks:
-    """The held networks' numbers as networks of a graph that is being traced."""
+    def _until_value(self, state: State, batch: TransitionBatch) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
+        networks = self._traced(state)
+        metrics, target_values = self._rule.value_gradients(networks, batch)
+        return metrics, target_values, networks.gradients("value") if self._rule.moves_value else None
 
-    def __init__(
+    def _until_others(
         self,
-        state: Mapping[str, Mapping[str, Tensor]],
-        shapes: Mapping[str, Mapping[str, torch.Size]],
-        num_layers: int,
-        config: IQLConfig,
-        products: torch.dtype,
-    ) -> None:
-        self.value, self.policy, self.critic, self.target = (
-            TracedMLP(state[name], shapes[name], num_layers, products)
-            for name in ("value", "policy", "critic", "target_critic")
-        )
-        self._config = config
+        state: State,
+        batch: TransitionBatch,
+        masks: Sequence[Tensor],
+        target_values: Tensor,
+        gradients: Tensor | None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        networks = self._traced(state, masks)
+        if gradients is not None:
+            networks.take_gradients(gradients, "value")
+            networks.step("value")
+        metrics = self._rule.other_gradients(networks, batch, target_values)
+        return metrics, networks.gradients(*self._rule.moved_together)
 
-    def step(self, *names: str, policy_learning_rate: float | Tensor = 0.0) -> None:
-        rate = self._config.learning_rate
-        if "value" in names:
-            self.value.step(rate)
-        if "policy" in names:
-            self.policy.step(policy_learning_rate)
-        if "critic" in names:
-            self.critic.step(rate)
-            self.target.follow(self.critic, self._config.target_update_rate)
+    def _others(self, state: State, gradients: Tensor, policy_learning_rate: Tensor) -> None:
+        networks, names = self._traced(state), self._rule.moved_together
+        networks.take_gradients(gradients, *names)
+        networks.step(*names, policy_learning_rate=policy_learning_rate)
 
+    def _traced(self, state: State, masks: Sequence[Tensor] = ()) -> TracedNetworks:
+        return TracedNetworks(state, self._shapes, self._num_layers, self._config, self._products, masks)
 
-class TracedMLP:
-    """What `EnsembleMLP` computes, in new tensors; gradients are kept until the step.
-
-    Args:
-        products: type of the matrix products' factors; everything else has the parameters' own.
-    """
-
-    def __init__(
-        self, state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], num_layers: int, products: torch.dtype
-    ) -> None:
-        self._state, self._shapes, self._num_layers, self._products = state, shapes, num_layers, products
-        self._views = named_views(state["values"], shapes)
-        self._gradients: dict[str, Tensor] = {}
-        self._activations: list[Tensor] = []
-
-    def __call__(self, inputs: Tensor, make_mask: MakeMask | None = None) -> Tensor:
-        assert make_mask is None, "masks come from generators, which no graph has"
-        self._views = named_views(self._state["values"], self._shapes)
-        self._activations = [inputs.to(self._products)]
-        for layer in range(self._num_layers - 1):
-            weight, bias = self._layer(layer)
-            sums = torch.bmm(self._activations[-1], weight) + bias
-            self._activations.append(torch.relu(sums).to(self._products))
-        weight, bias = self._layer(self._num_layers - 1)
-        return _outputs(self._activations[-1], weight) + bias
-
-    def parameter(self, name: str) -> Tensor | None:
-        return self._views.get(name)
-
-    def backward(self, output_gradients: Tensor, **others: Tensor) -> None:
-        gradients = output_gradients
-        self._gradients = dict(others)
-        for layer in reversed(range(self._num_layers)):
-            inputs, weight = self._activations[layer], self._layer(layer)[0]
-            self._gradients[f"{layer}.bias"] = gradients.sum(1)
-            factors = gradients.to(self._products)
-            self._gradients[f"{layer}.weight"] = _weight_gradient(inputs, factors).to(gradients.dtype)
-            if layer > 0:
-                gradients = _input_gradient(factors, weight).to(gradients.dtype) * (inputs > 0)
-
-    def _layer(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Weight, (members, in, out), and bias, (members, 1, out)."""
-        return self._views[f"{layer}.weight"].to(self._products), self._views[f"{layer}.bias"].unsqueeze(1)
-
-    def step(self, learning_rate: float | Tensor) -> None:
-        """Adam's (Kingma and Ba 2015), as torch's fused one does it."""
-        state = self._state
-        gradients = torch.cat([self._gradients[name].reshape(-1) for name in self._shapes])
-        exp_avg = state["exp_avg"].lerp_(gradients, 1 - BETA_1)
-        exp_avg_sq = state["exp_avg_sq"].mul_(BETA_2).addcmul_(gradients, gradients, value=1 - BETA_2)
-        step = state["step"].add_(1).double()  # in float32, 1 - 0.999^step would be off by 6e-5 at first
-        step_size = (learning_rate / (1 - BETA_1**step)).to(gradients.dtype)
-        correction = (1 - BETA_2**step).sqrt().to(gradients.dtype)
-        state["values"].sub_(step_size * exp_avg / (exp_avg_sq.sqrt() / correction + EPSILON))
-
-    def follow(self, other: TracedMLP, rate: float) -> None:
-        """Polyak averaging."""
-        self._state["values"].lerp_(other._state["values"], rate)
-
-
-def _outputs(inputs: Tensor, weight: Tensor) -> Tensor:
-    """One output is a sum, and few are computed transposed: see `networks.py`."""
-    if weight.shape[2] == 1:
-        return (inputs * weight.transpose(1, 2)).sum(-1, keepdim=True)
-    return torch.bmm(weight.transpose(1, 2), inputs.transpose(1, 2)).transpose(1, 2)
-
-
-def _weight_gradient(inputs: Tensor, gradients: Tensor) -> Tensor:
-    if gradients.shape[2] >= NARROW:
-        return torch.bmm(inputs.transpose(1, 2), gradients)
-    return torch.bmm(gradients.transpose(1, 2), inputs).transpose(1, 2)
-
-
-def _input_gradient(gradients: Tensor, weight: Tensor) -> Tensor:
-    return gradients * weight.transpose(1, 2) if weight.shape[2] == 1 else torch.bmm(gradients, weight.transpose(1, 2))
+    def _masks(self, batch: TransitionBatch, make_mask: MakeMask | None) -> list[Tensor]:
+        """Of each hidden layer of the policy, in the order in which the plain update draws them."""
+        if make_mask is None or "policy" not in self._rule.moved_together:
+            return []
+        biases = [self._shapes["policy"][f"{layer}.bias"] for layer in range(self._num_layers - 1)]
+        batch_size, like = batch.rewards.shape[-1], self._state["policy"]["values"]
+        return [make_mask(like.new_empty((members, batch_size, units))) for members, units in biases]

@@ -48,12 +48,13 @@ class HeldNetworks:
             EnsembleMLP(each, self.num_layers, workspace) for each in self.parameters.values()
         )
         self.config = config
-        self._average = average or (lambda gradients: None)
+        self.average = average
         self.optimisers = {name: self._adam(self.parameters[name]) for name in TRAINED}
 
     def step(self, *names: str, policy_learning_rate: float | Tensor = 0.0) -> None:
         """Along the average of their gradients over the learners: one average of what lies together."""
-        self._average(self._gradients[names])
+        if self.average is not None:
+            self.average(self._gradients[names])
         self.optimisers["policy"].param_groups[0]["lr"] = policy_learning_rate
         for name in names:
             self.optimisers[name].step()

@@ -80,7 +80,9 @@ class UpdateRule:
         like: Tensor,
         learns: Learns = "everything",
     ) -> None:
-        self._learns = learns
+        self.moves_value = learns != "policies"
+        moved = {"everything": ("policy", "critic"), "critics": ("critic",), "policies": ("policy",)}
+        self.moved_together = moved[learns]
         self._discount = config.discount
         self._kind = kind
         self._make_mask = make_mask
@@ -103,21 +105,30 @@ class UpdateRule:
         Returns:
             Metrics, (critics,) or (policies,).
         """
+        metrics, target_values = self.value_gradients(networks, batch)
+        if self.moves_value:
+            networks.step("value")
+        metrics |= self.other_gradients(networks, batch, target_values)
+        networks.step(*self.moved_together, policy_learning_rate=policy_learning_rate)
+        return metrics
+
+    def value_gradients(self, networks: Networks, batch: TransitionBatch) -> tuple[dict[str, Tensor], Tensor]:
+        """The first stage, up to V's step: its gradients where it moves; metrics and min_i Q_i of the target."""
         target_values = self.action_values(batch, networks.target).amin(1)
-        if self._learns == "policies":
-            advantages = target_values - networks.value(self._per_critic(batch.observations)).squeeze(-1)
-            metrics = self._policy_gradients(networks, batch, advantages)
-            networks.step("policy", policy_learning_rate=policy_learning_rate)
-            return {**metrics, "advantage": advantages.mean(-1)}
-        metrics = self._value_gradients(networks, batch, target_values)
-        networks.step("value")
-        values, next_values = self._values_of_both(networks, batch)
+        return self._value_gradients(networks, batch, target_values) if self.moves_value else {}, target_values
+
+    def other_gradients(self, networks: Networks, batch: TransitionBatch, target_values: Tensor) -> dict[str, Tensor]:
+        """The second stage, after V's step and up to that of `moved_together`: their gradients; metrics."""
+        metrics: dict[str, Tensor] = {}
+        if "critic" in self.moved_together:
+            values, next_values = self._values_of_both(networks, batch)
+        else:
+            values, next_values = networks.value(self._per_critic(batch.observations)).squeeze(-1), None
         advantages = target_values - values
-        if self._learns == "everything":
+        if "policy" in self.moved_together:
             metrics |= self._policy_gradients(networks, batch, advantages)
-        metrics |= self._critic_gradients(networks, batch, next_values)
-        moved = ("policy", "critic") if self._learns == "everything" else ("critic",)
-        networks.step(*moved, policy_learning_rate=policy_learning_rate)
+        if next_values is not None:
+            metrics |= self._critic_gradients(networks, batch, next_values)
         return {**metrics, "advantage": advantages.mean(-1)}
 
     def action_values(self, batch: TransitionBatch, critic: Network) -> Tensor:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.distributed as process_group
 from torch import Tensor
+
+Average = Callable[[Tensor], None]
+"""Replaces a flat tensor by its mean over all learners, in place."""
 
 
 def num_learners() -> int:
@@ -22,6 +27,14 @@ def average(values: Tensor) -> None:
     if num_learners() > 1:
         process_group.all_reduce(values)
         values.div_(num_learners())
+
+
+def average_together(tensors: Sequence[Tensor], average: Average = average) -> None:
+    """Replace each by its mean over all learners, in place, with one call of `average` for all."""
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    average(flat)
+    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
 
 
 def gather(own: Any) -> list[Any]:

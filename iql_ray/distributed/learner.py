@@ -10,7 +10,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,12 +22,13 @@ from torch import Tensor
 from iql_ray import checkpoint
 from iql_ray import config as config_io
 from iql_ray.algorithm.action_kinds import LOG_STD_MAX, LOG_STD_MIN
-from iql_ray.algorithm.agent import AverageGradients, IQLAgent
+from iql_ray.algorithm.agent import IQLAgent
 from iql_ray.algorithm.update_rule import Learns
 from iql_ray.data.packed import RowLayout
 from iql_ray.data.streaming import StreamedRows, sampler_of
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed import collective
+from iql_ray.distributed.background_writer import BackgroundWriter
 from iql_ray.distributed.shards import learner_rows
 from iql_ray.distributed.train_config import TrainConfig
 from iql_ray.experience import Spaces, TransitionBatch
@@ -54,7 +55,7 @@ class Recorder(Protocol):
         ...
 
     def checkpoint_saved(self, update_count: int) -> None:
-        """A checkpoint has just been committed."""
+        """A checkpoint has just been committed; called by the thread that wrote it."""
         ...
 
 
@@ -90,19 +91,24 @@ class RunningMeans:
 
 
 class Learner:
-    """An agent, its minibatches and the run they belong to: one rank of `num_learners`."""
+    """An agent, its minibatches and the run they belong to: one rank of `num_learners`.
+
+    Args:
+        average: over all learners, of gradients or of what `average_every` says; None where there is one.
+    """
 
     def __init__(
         self,
         plan: RunPlan,
         rows: Tensor | StreamedRows,
         rank: int,
-        average_gradients: AverageGradients | None,
+        average: collective.Average | None,
         learns: Learns = "everything",
     ) -> None:
         config = plan.config
         self.plan = plan
         self.rank = rank
+        self._average = average
         self.agent = IQLAgent(
             config.agent,
             plan.spaces,
@@ -110,7 +116,7 @@ class Learner:
             num_updates=config.num_updates,
             rank=rank,
             device=rows.device,
-            average_gradients=average_gradients,
+            average_gradients=average if config.averages_gradients else None,
             is_compiled=config.compile == "on",
             precision=config.precision,
             learns=learns,
@@ -134,6 +140,12 @@ class Learner:
         own = saved.random_states[self.rank]
         self.agent.load(saved.tensors, own, saved.update_count)
         self.sampler.load(own)
+
+    def average_networks(self) -> None:
+        """Networks and Adam's moments become the means over all learners; all have made as many steps."""
+        assert self._average is not None
+        moved = [value for name, value in self.agent.tensors().items() if not name.endswith(".step")]
+        collective.average_together(moved, self._average)
 
     def policy(self) -> Policy:
         """The first member's policy as its users hold it, from raw observations to the environment's actions."""
@@ -161,23 +173,26 @@ def train(learner: Learner, batches: Iterator[TransitionBatch], recorder: Record
     """The one loop: update until the run's length, reporting and saving at the configured numbers of updates.
 
     Every learner runs it in step; the first one reports and writes. A point of the curves comes before the checkpoint
-    of the same update, so that no resume leaves a gap.
+    of the same update, so that no resume leaves a gap. Checkpoints are written beside the updates that follow.
     """
     config, agent, means = learner.plan.config, learner.agent, RunningMeans()
-    if agent.update_count == 0:
-        save(learner, recorder)
-    lap, first_update = Lap(agent.update_count), agent.update_count + 1
-    while agent.update_count < config.num_updates:
-        means.add(agent.update(next(batches)))
-        if agent.update_count == first_update:
-            freeze_collector()
-        is_saved = is_checkpoint_due(config, agent.update_count)
-        if is_saved or agent.update_count % config.log_interval_updates == 0:
-            metrics = {**means.take(), **lap.take(agent.update_count)}
-            if learner.rank == 0:
-                recorder.record(agent.update_count, metrics)
-        if is_saved:
-            save(learner, recorder)
+    with BackgroundWriter() as writer:
+        if agent.update_count == 0:
+            save(learner, recorder, writer)
+        lap, first_update = Lap(agent.update_count), agent.update_count + 1
+        while agent.update_count < config.num_updates:
+            means.add(agent.update(next(batches)))
+            if agent.update_count == first_update:
+                freeze_collector()
+            if is_average_due(config, agent.update_count):
+                learner.average_networks()
+            is_saved = is_checkpoint_due(config, agent.update_count)
+            if is_saved or agent.update_count % config.log_interval_updates == 0:
+                metrics = {**means.take(), **lap.take(agent.update_count)}
+                if learner.rank == 0:
+                    recorder.record(agent.update_count, metrics)
+            if is_saved:
+                save(learner, recorder, writer)
 
 
 def freeze_collector() -> None:
@@ -201,15 +216,23 @@ class Lap:
         return {"time/updates_per_second": rate}
 
 
-def save(learner: Learner, recorder: Recorder) -> None:
-    """Commit a checkpoint of all learners; collective, the first one writes."""
+def save(learner: Learner, recorder: Recorder, writer: BackgroundWriter) -> None:
+    """Have a checkpoint of all learners as they are now committed; collective, the first one's writer writes."""
     plan, update_count = learner.plan, learner.agent.update_count
     state = checkpoint_of(learner, is_to_be_evaluated=is_evaluation_due(plan.config, update_count))
     if learner.rank > 0:
         return
-    checkpoint.save(plan.run_folder, state, learner.policy())
+    writer.wait()
+    copies = {name: value.to("cpu", copy=True) for name, value in state.tensors.items()}
+    policy = learner.policy()
+    writer.submit(lambda: commit(plan, replace(state, tensors=copies), policy, recorder))
+
+
+def commit(plan: RunPlan, state: checkpoint.Checkpoint, policy: Policy, recorder: Recorder) -> None:
+    """Write a checkpoint, delete those that it makes superfluous, and say so."""
+    checkpoint.save(plan.run_folder, state, policy)
     checkpoint.prune(plan.run_folder, plan.config.num_checkpoints_to_keep)
-    recorder.checkpoint_saved(update_count)
+    recorder.checkpoint_saved(state.update_count)
 
 
 def checkpoint_of(learner: Learner, *, is_to_be_evaluated: bool = False) -> checkpoint.Checkpoint:
@@ -225,6 +248,12 @@ def checkpoint_of(learner: Learner, *, is_to_be_evaluated: bool = False) -> chec
         configuration=config_io.to_dict(plan.config),
         transforms=config_io.to_dict(plan.transforms),
     )
+
+
+def is_average_due(config: TrainConfig, update_count: int) -> bool:
+    """Where learners go by themselves in between: at their interval, and so that they agree in a checkpoint."""
+    every = config.average_every
+    return every is not None and (update_count % every == 0 or is_checkpoint_due(config, update_count))
 
 
 def is_checkpoint_due(config: TrainConfig, update_count: int) -> bool:

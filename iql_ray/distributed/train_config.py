@@ -52,14 +52,18 @@ class TrainConfig:
     """Transitions an update, over all learners together."""
     num_learners: int = 1
     """Learner actors; each holds an equal share of the data and of the batch."""
+    average_every: int | None = None
+    """For slow networks: updates that each learner makes by itself before networks and optimisers are averaged over
+    all learners (and before every checkpoint), instead of one average of gradients an update. Default: off, and N
+    learners are the same algorithm as one."""
     device: Device = "auto"
     """Where learners compute; auto takes a GPU where the cluster has one for each learner."""
     cpus_per_learner: int = 1
     """CPU threads of each learner; two runs of one thread beat one run of two."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the update into one graph: takes some ten seconds once, and a tenth off each update. auto: on a CPU,
-    where the run is long enough for it to pay and nothing stands against it (dropout, several learners, no C++
-    compiler). The run keeps what it began with."""
+    """Compile the update: takes some ten seconds once, and a tenth off each update. auto: on a CPU,
+    where a C++ compiler is found and it pays: in a long run whose learners do not average gradients. The run keeps
+    what it began with."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of the factors of matrix products in a compiled update; bf16 is up to twice as fast where processors have it."""
     memory_limit: float | None = None
@@ -115,6 +119,11 @@ class TrainConfig:
             raise ValueError(f"memory_limit = {self.memory_limit}: expected a positive number of GiB")
         if self.max_failures < 0:
             raise ValueError(f"max_failures = {self.max_failures}: expected 0 or more")
+        if self.average_every is not None and (self.average_every < 1 or self.num_learners == 1):
+            raise ValueError(
+                f"average_every = {self.average_every} with num_learners = {self.num_learners}: expected 1 update or "
+                "more, and two learners or more to average over; leave it out, or give --num-learners"
+            )
         if self.batch_size % self.num_learners:
             raise ValueError(
                 f"batch_size {self.batch_size} is not divisible by num_learners {self.num_learners}; "
@@ -124,6 +133,11 @@ class TrainConfig:
             raise ValueError("--dataset is required: the folder that `iql-ray prepare --out` made")
         assert self.selection  # refuses a share of episodes, or members, that there cannot be
         self._check_evaluation()
+
+    @property
+    def averages_gradients(self) -> bool:
+        """Whether learners meet in the middle of every update."""
+        return self.num_learners > 1 and self.average_every is None
 
     @property
     def evaluation_method(self) -> EvaluationMethod | None:

@@ -38,6 +38,11 @@ class Mean:
 
 def trained_in_step(config: TrainConfig, folder: Path) -> dict[str, Tensor]:
     """The tensors that the run of this configuration ends with; `folder` takes its checkpoints."""
+    return everyone_trained_in_step(config, folder)[0]
+
+
+def everyone_trained_in_step(config: TrainConfig, folder: Path) -> list[dict[str, Tensor]]:
+    """The tensors of every learner, by rank, at the end of the run."""
     plan = plan_of(config, folder)
     shards = shards_of(plan)
     mean = Mean(config.num_learners)
@@ -49,5 +54,4 @@ def trained_in_step(config: TrainConfig, folder: Path) -> dict[str, Tensor]:
         return copied(learner.agent.tensors())
 
     with ThreadPoolExecutor(config.num_learners) as threads:
-        everyone = list(threads.map(work, range(config.num_learners)))
-    return everyone[0]
+        return list(threads.map(work, range(config.num_learners)))

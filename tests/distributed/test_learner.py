@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 import torch
 
 from iql_ray import checkpoint, run_folder
+from iql_ray.algorithm.iql_config import IQLConfig
 from iql_ray.data.transforms import TransformConfig
+from iql_ray.distributed.background_writer import BackgroundWriter
 from iql_ray.distributed.learner import (
     Learner,
     RunningMeans,
@@ -22,6 +25,7 @@ from iql_ray.distributed.learner import (
     train,
 )
 from iql_ray.distributed.train_config import TrainConfig
+from iql_ray.policy import Policy
 from tests.distributed.examples import (
     ENVIRONMENT,
     NUM_STREAMED_ROWS,
@@ -35,6 +39,9 @@ from tests.distributed.examples import (
     tiny_dataset,
     train_config,
 )
+
+CONSTANT = IQLConfig(hidden_sizes=(8, 8), policy_schedule="constant")
+"""Of which a shorter run is the beginning of a longer one."""
 
 
 @pytest.fixture(scope="module")
@@ -152,17 +159,75 @@ def test_the_points_of_a_resumed_run_continue_the_curve(dataset: Path, tmp_path:
 
 def test_points_come_at_the_log_interval_and_before_every_checkpoint(dataset: Path, tmp_path: Path):
     _, notes = trained(plan_of(train_config(dataset), tmp_path))
-    assert notes.events == [
-        ("checkpoint", 0),
-        ("point", 4),
-        ("point", 8),
-        ("point", 10),
-        ("checkpoint", 10),
-        ("point", 12),
-        ("point", 16),
-        ("point", 20),
-        ("checkpoint", 20),
-    ]
+    assert notes.updates("point") == [4, 8, 10, 12, 16, 20]
+    assert notes.updates("checkpoint") == [0, 10, 20]
+    for update in (10, 20):
+        assert notes.events.index(("point", update)) < notes.events.index(("checkpoint", update))
+
+
+class SlowNotes(Notes):
+    """What is told of the checkpoint of ten updates, last of its write, waits for a later point of the curves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_later = threading.Event()
+
+    def record(self, update_count: int, metrics: dict[str, float]) -> None:
+        super().record(update_count, metrics)
+        if update_count == 16:
+            self.is_later.set()
+
+    def checkpoint_saved(self, update_count: int) -> None:
+        assert update_count != 10 or self.is_later.wait(60)
+        super().checkpoint_saved(update_count)
+
+
+def test_updates_go_on_while_a_checkpoint_is_written_and_the_next_waits_for_it(dataset: Path, tmp_path: Path):
+    learner, notes = learner_of(plan_of(train_config(dataset), tmp_path)), SlowNotes()
+    train(learner, learner.sampler, notes)
+    assert notes.updates("checkpoint") == [0, 10, 20]
+    assert notes.events.index(("point", 16)) < notes.events.index(("checkpoint", 10))
+
+
+def test_a_checkpoint_written_late_holds_what_was_when_it_was_due(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its file is written after sixteen updates, and it is that of ten."""
+    notes, write = SlowNotes(), checkpoint.save
+
+    def late(run: Path, state: checkpoint.Checkpoint, policy: Policy) -> Path:
+        assert state.update_count != 10 or notes.is_later.wait(60)
+        return write(run, state, policy)
+
+    ten, _ = trained(plan_of(train_config(dataset, num_updates=10, agent=CONSTANT), tmp_path / "ten"))
+    monkeypatch.setattr(checkpoint, "save", late)
+    learner = learner_of(plan_of(train_config(dataset, agent=CONSTANT), tmp_path / "late"))
+    train(learner, learner.sampler, notes)
+    saved = checkpoint.load(tmp_path / "late", 10)
+    assert different(saved.tensors, ten.agent.tensors()) == []
+    assert different(saved.random_states[0], ten.random_states()) == []
+    assert checkpoint.load_policy(tmp_path / "late", 10)[0].act(np.ones((1, 2), np.float32)) == pytest.approx(
+        ten.policy().act(np.ones((1, 2), np.float32)), abs=0
+    )
+
+
+@pytest.mark.parametrize(("fails_at", "stops_at"), [(0, 10), (10, 20), (20, 20)])
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_at_the_next_save(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int, stops_at: int
+):
+    write = checkpoint.save
+
+    def full(run: Path, state: checkpoint.Checkpoint, policy: Policy) -> Path:
+        if state.update_count == fails_at:
+            raise OSError("no space left on device")
+        return write(run, state, policy)
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    learner, notes = learner_of(plan_of(train_config(dataset), tmp_path)), Notes()
+    with pytest.raises(OSError, match="no space left"):
+        train(learner, learner.sampler, notes)
+    assert learner.agent.update_count == stops_at
+    assert notes.updates("checkpoint") == [update for update in (0, 10) if update < fails_at]
 
 
 def test_a_last_update_off_every_interval_is_recorded_and_saved(dataset: Path, tmp_path: Path):
@@ -282,6 +347,7 @@ def test_the_saved_policy_normalises_observations_as_training_did(dataset: Path,
 def test_saving_does_not_disturb_training(dataset: Path, tmp_path: Path):
     learner = learner_of(plan_of(train_config(dataset), tmp_path))
     before = copied(learner.agent.tensors()), copied(learner.random_states())
-    save(learner, Notes())
+    with BackgroundWriter() as writer:
+        save(learner, Notes(), writer)
     assert different(learner.agent.tensors(), before[0]) == []
     assert different(learner.random_states(), before[1]) == []
