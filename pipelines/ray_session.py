@@ -26,6 +26,7 @@ ENVIRONMENT = {
             "State API may be temporarily unavailable",
             "has constructor arguments in the object store and max_restarts",
             "Reporting training result",
+            "Trainable.setup took",
             "Setting up process group for",
             "Requesting resources: ",
             "Attempting to start training worker group",

@@ -22,6 +22,7 @@ from iql_ray.data.streaming import StreamedRows
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed.data_memory import groups_per_window
 from iql_ray.distributed.learner import Learner, RunPlan
+from iql_ray.distributed.search_config import SearchConfig
 from iql_ray.distributed.train_config import TrainConfig
 from tests.data.examples import prepare_here, write_npz
 
@@ -78,6 +79,22 @@ def train_config(dataset: Path, **changes: Any) -> TrainConfig:
         "fqe": TINY_BUDGET,
     }
     return TrainConfig(**{**settings, **changes})
+
+
+def search_config(dataset: Path, storage: Path, **changes: Any) -> SearchConfig:
+    """Two seeds, two expectiles, two inverse temperatures: two trials of four members."""
+    base = {field: getattr(train_config(dataset), field) for field in TrainConfig.__dataclass_fields__}
+    settings = {
+        "storage": str(storage),
+        "env": ENVIRONMENT,
+        "seeds": (0, 1),
+        "expectiles": (0.6, 0.9),
+        "inverse_temperatures": (1.0, 5.0),
+        "members_per_trial": 4,
+        "num_eval_episodes": 2,
+        "num_final_episodes": 4,
+    }
+    return SearchConfig(**{**base, **settings, **changes})
 
 
 def plan_of(config: TrainConfig, run: Path) -> RunPlan:

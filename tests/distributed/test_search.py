@@ -25,7 +25,15 @@ from iql_ray.distributed.search_plan import planned_trials
 from iql_ray.distributed.search_trial import HISTORY_FILE, TrialPlan, TrialRun
 from iql_ray.distributed.train_config import TrainConfig
 from pipelines import command_line, extract, search
-from tests.distributed.examples import ENVIRONMENT, all_rows, different, plan_of, tiny_dataset, train_config
+from tests.distributed.examples import (
+    ENVIRONMENT,
+    all_rows,
+    different,
+    plan_of,
+    search_config,
+    tiny_dataset,
+    train_config,
+)
 from tests.distributed.killing import end, in_background, processes_of
 from tests.tracking.examples import client_of, history, new_storage
 
@@ -36,22 +44,6 @@ LONG = 2000
 KEPT = ("num_updates", "eval_interval_updates", "log_interval_updates", "checkpoint_interval_updates", "env")
 
 pytestmark = pytest.mark.ray
-
-
-def search_config(dataset: Path, storage: Path, **changes: Any) -> SearchConfig:
-    """Two seeds, two expectiles, two inverse temperatures: two trials of four members."""
-    base = {field: getattr(train_config(dataset), field) for field in TrainConfig.__dataclass_fields__}
-    settings = {
-        "storage": str(storage),
-        "env": ENVIRONMENT,
-        "seeds": (0, 1),
-        "expectiles": (0.6, 0.9),
-        "inverse_temperatures": (1.0, 5.0),
-        "members_per_trial": 4,
-        "num_eval_episodes": 2,
-        "num_final_episodes": 4,
-    }
-    return SearchConfig(**{**base, **settings, **changes})
 
 
 def runs_of(storage: Path, **tags: str) -> list[Any]:

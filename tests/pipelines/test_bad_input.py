@@ -15,12 +15,12 @@ import torch
 
 from iql_ray import checkpoint
 from iql_ray import config as config_io
-from pipelines import evaluate, prepare, train
+from pipelines import evaluate, extract, prepare, search, train
 from tests.data.examples import changed, example, overwrite, prepare_here, with_value, write_hdf5, write_npz
 from tests.distributed.examples import learner_of, plan_of, tiny_dataset, train_config
 from tests.evaluation.toys import random_policy
 
-COMMANDS = {"prepare": prepare.main, "train": train.main, "evaluate": evaluate.main}
+MODULES = {"prepare": prepare, "train": train, "search": search, "extract": extract, "evaluate": evaluate}
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +159,22 @@ TRAIN_ON_RAY = [
     ("--dataset {}/tiny-0 --storage {}/new --num-learners 16 --batch-size 64", "16 learners of 1 CPUs need more than"),
     ("--dataset {}/tiny-0 --storage {}/new --tracking-uri nonsense://x", "nonsense://x"),
 ]
+SEARCH = [
+    ("", "--dataset is required"),
+    ("--dataset {}/missing", "missing does not exist"),
+    ("--dataset {}/tiny-0 --env Pendulum-v1", "environment 'Pendulum-v1' does not fit"),
+    ("--dataset {}/tiny-0 --expectiles 0.5 1", "expectile = 1.0: expected a number in (0, 1)"),
+    ("--dataset {}/tiny-0 --vary agent.discount=0.9,2", "discount = 2: expected a number in"),
+    ("--dataset {}/tiny-0 --vary transforms.reward_scale=0,1", "reward_scale is 0"),
+    ("--dataset {}/tiny-0 --search annealing", "--search"),
+    ("--resume nobody --storage {}/runs", "run 'nobody' not found"),
+    ("--dataset {}/tiny-0 --register-as a/b", "model name 'a/b'"),
+]
+EXTRACT = [
+    ("--run nobody --inverse-temperatures 1", "run 'nobody' not found"),
+    ("--run {}/runs/broken --inverse-temperatures 1", "not found"),
+    ("--inverse-temperatures 1", "--run"),
+]
 EVALUATE = [
     ("", "either --run RUN or --model URI"),
     ("--run nothing --storage {}/runs", "run 'nothing' not found"),
@@ -173,10 +189,13 @@ EVALUATE = [
 ]
 
 
+CASES = {"prepare": PREPARE, "train": TRAIN, "search": SEARCH, "extract": EXTRACT, "evaluate": EVALUATE}
+
+
 def refuse(command: str, words: str, world: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """Run the command, require exit 2 without result or traceback; what it said."""
     before = contents(world)
-    assert COMMANDS[command](words.replace("{}", str(world)).split()) == 2
+    assert MODULES[command].main(words.replace("{}", str(world)).split()) == 2
     output = capsys.readouterr()
     assert output.out == ""
     assert "Traceback" not in output.err
@@ -186,7 +205,7 @@ def refuse(command: str, words: str, world: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize(
     ("command", "words", "message"),
-    [(command, *case) for command in COMMANDS for case in {"prepare": PREPARE, "train": TRAIN}.get(command, EVALUATE)],
+    [(command, *case) for command in MODULES for case in CASES[command]],
 )
 def test_refused_before_ray_starts(
     command: str,
@@ -198,8 +217,8 @@ def test_refused_before_ray_starts(
     tmp_path: Path,
 ):
     monkeypatch.chdir(tmp_path)
-    for module in (prepare, train, evaluate):
-        monkeypatch.setattr(module, "ray_session", lambda: pytest.fail("Ray was asked for"))
+    for module in (prepare, train, search, evaluate):
+        monkeypatch.setattr(module, "ray_session", lambda **_: pytest.fail("Ray was asked for"))
     assert message in refuse(command, words, world, capsys)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,91 @@
+"""The answer of a search, read from its trials' histories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iql_ray import run_folder
+from iql_ray.distributed.search_answer import find_answer, protocol, write_answer
+from iql_ray.distributed.search_config import SearchConfig
+from iql_ray.distributed.search_plan import TrialSpec, planned_trials
+from iql_ray.distributed.search_trainable import trial_folder
+from iql_ray.distributed.search_trial import HISTORY_FILE
+from iql_ray.distributed.train_config import TrainConfig
+from pipelines import command_line
+
+
+def searched(
+    folder: Path, scores: dict[tuple[int, float], list[float]], **settings: Any
+) -> tuple[SearchConfig, list[TrialSpec]]:
+    """A search over two expectiles and two seeds whose trials have written these."""
+    config = SearchConfig(
+        dataset="data/d", env="E-v0", seeds=(0, 1), expectiles=(0.7, 0.9), num_updates=100, recipe=None, **settings
+    )
+    specs = list(planned_trials(config, 1))
+    for spec in specs:
+        trial_folder(folder, spec).mkdir(parents=True)
+        for num_updates, is_final in ((50, False), (100, True)):
+            members = [
+                {
+                    "seed": seed,
+                    "expectile": tau,
+                    "inverse_temperature": 3.0,
+                    "result": result(scores[seed, tau], is_final),
+                }
+                for seed in spec.seeds
+                for tau in spec.expectiles
+                if is_final or num_updates == 50
+            ]
+            line = {"kind": "evaluation", "num_updates": num_updates, "is_final": is_final, "members": members}
+            run_folder.append_line(trial_folder(folder, spec) / HISTORY_FILE, line)
+    return config, specs
+
+
+def named(seed: int, expectile: float) -> dict[str, Any]:
+    return {"seed": seed, "expectile": expectile, "inverse_temperature": 3.0}
+
+
+def result(returns: list[float], is_final: bool) -> dict[str, Any]:
+    returns = returns if is_final else [0.0]
+    mean = sum(returns) / len(returns)
+    return {"return_mean": mean, "return_ci": [min(returns), max(returns)], "returns": returns}
+
+
+SCORES = {(0, 0.7): [1.0, 3.0], (1, 0.7): [4.0, 4.0], (0, 0.9): [5.0, 5.0], (1, 0.9): [1.0, 2.0]}
+
+
+def test_configurations_are_ranked_by_their_last_evaluation_over_seeds(tmp_path: Path):
+    config, specs = searched(tmp_path, SCORES)
+    answer = find_answer(config, tmp_path, specs)
+    assert [(each.configuration.expectile, each.mean) for each in answer.standings] == [(0.9, 3.25), (0.7, 3.0)]
+    assert answer.best[1:] == (0, 0.9, 3.0), "of the best configuration, the seed with the best score"
+
+
+def test_its_files_say_the_same(tmp_path: Path):
+    config, specs = searched(tmp_path, SCORES, batch_size=64)
+    answer = find_answer(config, tmp_path, specs)
+    runs = {key: f"run-{index}" for index, key in enumerate(answer.scored)}
+    paths = write_answer(answer, config, tmp_path, runs)
+    assert all(path.stat().st_size > 0 for path in paths.values())
+    page = paths["search.html"].read_text()
+    assert all(run in page for run in runs.values())
+    best = command_line.parse(TrainConfig, ["--config", str(paths["best.yaml"])])
+    assert (best.agent.expectile, best.seed, best.batch_size, best.env) == (0.9, 0, 64, "E-v0")
+    assert (best.seeds, best.expectiles, best.storage) == ((), (), "runs")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"env": "E-v0", "num_final_episodes": 7}, ["7 episodes in E-v0", "(100)"]),
+        ({}, ["fitted Q evaluation", "discounted at 0.99"]),
+        ({"scheduler": "asha"}, ["stopped, after 11, 33"]),
+        ({"extract": "after"}, ["(50)"]),
+    ],
+)
+def test_the_protocol_says_how_scores_were_made(settings: dict[str, Any], words: list[str]):
+    text = protocol(SearchConfig(dataset="d", num_updates=100, **settings))
+    assert [word for word in words if word not in text] == []

@@ -1,0 +1,49 @@
+"""What --dry-run says of a search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from iql_ray.distributed import search_estimate
+from iql_ray.distributed.search_checking import check_search
+from iql_ray.distributed.search_estimate import estimate, in_words, num_slots
+from tests.distributed.examples import search_config, tiny_dataset
+
+
+def test_a_dry_run_counts_trials_members_bytes_and_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = search_config(tiny_dataset(tmp_path), tmp_path / "runs", members_per_trial=None, num_updates=3600)
+    monkeypatch.setattr(search_estimate, "measured_rate", lambda *_: 10.0)
+    found = estimate(check_search(config), {"CPU": 2.0})
+    assert (found["num_trials"], found["num_members"], found["members_per_trial"]) == (2, 8, 4)
+    assert found["num_concurrent_trials"] == 2
+    assert found["hours"] == pytest.approx(0.1), "3600 updates at 10 a second, both trials at a time"
+    assert found["data_gigabytes"] == pytest.approx(120 * 7 * 4 / 2**30), "two observations, action, reward, two, end"
+    assert estimate(check_search(config), {"CPU": 1.0})["num_trials"] == 1, "nothing is gained by more on one CPU"
+    words = in_words(found)
+    assert "2 trials of up to 4 members, 8 in all; 2 trials at a time" in words
+    assert "about 6 minutes" in words
+    assert not (tmp_path / "runs").exists()
+
+
+def test_its_rate_is_measured(tmp_path: Path):
+    config = search_config(tiny_dataset(tmp_path), tmp_path / "runs", num_updates=100)
+    found = estimate(check_search(config), {"CPU": 1.0})
+    assert found["hours"] == pytest.approx(found["num_trials"] * 100 / found["updates_per_second"] / 3600)
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "resources", "slots"),
+    [
+        ({}, "cpu", {"CPU": 4.0}, 4),
+        ({"cpus_per_learner": 3}, "cpu", {"CPU": 4.0}, 1),
+        ({"max_concurrent_trials": 2}, "cpu", {"CPU": 4.0}, 2),
+        ({"gpus_per_trial": 0.25}, "cuda", {"CPU": 16.0, "GPU": 2.0}, 8),
+        ({}, "cpu", {}, 1),
+    ],
+)
+def test_trials_run_side_by_side_as_there_is_room(
+    tmp_path: Path, changes: dict, device: str, resources: dict[str, float], slots: int
+):
+    assert num_slots(search_config(tiny_dataset(tmp_path), tmp_path, **changes), device, resources) == slots
