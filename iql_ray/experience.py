@@ -63,7 +63,7 @@ class Spaces:
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeResult:
-    """One finished evaluation episode: undiscounted raw return, length in environment steps."""
+    """One finished evaluation episode: raw return, undiscounted where nothing else was asked for; length in steps."""
 
     seed: int
     episode_return: float

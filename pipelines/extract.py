@@ -49,6 +49,8 @@ class ExtractConfig:
     """Episodes of each of those."""
     num_final_episodes: int = 50
     """Episodes by which a policy is ranked."""
+    score: Literal["return", "discounted-return"] = "return"
+    """Of an episode; see iql-ray search."""
     members_per_trial: int | None = None
     """Policies trained side by side in one process."""
     storage: str = "runs"
@@ -96,8 +98,8 @@ def search_config(asked: ExtractConfig) -> SearchConfig:
             name: getattr(asked, name)
             for name in (
                 "inverse_temperatures", "seeds", "expectiles", "eval_method", "fqe", "eval_interval_updates",
-                "num_eval_episodes", "num_final_episodes", "members_per_trial", "storage", "tracking_uri", "experiment",
-                "run_name", "register_as", "dry_run",
+                "num_eval_episodes", "num_final_episodes", "score", "members_per_trial", "storage", "tracking_uri",
+                "experiment", "run_name", "register_as", "dry_run",
             )
         },
     )  # fmt: skip

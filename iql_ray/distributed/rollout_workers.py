@@ -48,12 +48,12 @@ class RolloutWorker:
         """Call `func` with this worker: how the actor manager reaches every method."""
         return func(self, *args, **kwargs)
 
-    def run(self, policy: Policy, seeds: Group, temperature: float) -> list[EpisodeResult]:
+    def run(self, policy: Policy, seeds: Group, temperature: float, discount: float = 1.0) -> list[EpisodeResult]:
         """One episode per seed. A failure throws the environments away, so that a new attempt has new ones."""
         try:
             while len(self._environments) < len(seeds):
                 self._environments.append(make_env(self._environment_id))
-            return run_group(policy, self._environments, seeds, temperature)
+            return run_group(policy, self._environments, seeds, temperature, discount)
         except Exception:
             self._environments = []
             raise

@@ -112,15 +112,15 @@ def _run_ids(answer: Answer, member_runs: Mapping[MemberKey, str]) -> dict[Confi
 
 
 def score_name(config: SearchConfig) -> str:
-    return "return" if config.evaluation_method == "rollouts" else "fitted value"
+    return config.score.replace("-", " ") if config.evaluation_method == "rollouts" else "fitted value"
 
 
 def protocol(config: SearchConfig) -> str:
     """How the scores were made, in words."""
     if config.evaluation_method == "rollouts":
         how = (
-            f"the mean return of {config.num_final_episodes} episodes in {config.env}, the same ones for every member "
-            "and others than along its way, by the policy's most likely action"
+            f"the mean {score_name(config)} of {config.num_final_episodes} episodes in {config.env}, the same ones for "
+            "every member and others than along its way, by the policy's most likely action"
         )
     else:
         how = f"fitted Q evaluation on the dataset, discounted at {config.agent.discount:g}: no environment was asked"

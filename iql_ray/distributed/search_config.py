@@ -73,6 +73,9 @@ class SearchConfig(TrainConfig):
     """Updates before asha first stops any; default: num_updates / reduction_factor^2."""
     num_final_episodes: int = 50
     """Episodes by which a member is ranked after its last update, others than those along its way."""
+    score: Literal["return", "discounted-return"] = "return"
+    """Of an episode; discounted-return, by the agent's discount, where a goal reached sooner is to be worth more.
+    (Fitted Q evaluation is always discounted.)"""
     dry_run: bool = False
     """Say what would be trained, its memory and time, and stop."""
 

@@ -104,8 +104,12 @@ class RolloutJudge:
         if is_final:
             name, num_episodes = "final evaluation", config.num_final_episodes
         groups = split_into_groups(num_episodes, child_seed(config.seed, name))
-        results = [result for group in groups for result in self._worker.run(policy, group, 0.0)]
+        is_discounted = config.score == "discounted-return"
+        discount = config.agent.discount if is_discounted else 1.0
+        results = [result for group in groups for result in self._worker.run(policy, group, 0.0, discount)]
         summary = summarize(results, self._environment)
+        if is_discounted:
+            summary.pop("normalized_score", None)  # its reference is undiscounted
         return {**summary, "returns": [result.episode_return for result in results]}
 
     def close(self) -> None:

@@ -42,7 +42,11 @@ def split_into_groups(num_episodes: int, seed: int) -> list[tuple[int, ...]]:
 
 
 def run_group(
-    policy: Policy, environments: Sequence[gymnasium.Env], seeds: Sequence[int], temperature: float = 0.0
+    policy: Policy,
+    environments: Sequence[gymnasium.Env],
+    seeds: Sequence[int],
+    temperature: float = 0.0,
+    discount: float = 1.0,
 ) -> list[EpisodeResult]:
     """One episode per seed, stepped side by side; results in the order of the seeds.
 
@@ -56,13 +60,14 @@ def run_group(
         environments: at least as many as seeds; each is reset with its episode's seed, so they can be used again.
         seeds: at most GROUP_WIDTH.
         temperature: of `Policy.act`; 0 acts without noise. Above, every episode draws from a generator of its own.
+        discount: of the returns, in (0, 1].
 
     Raises:
         EpisodeError: an environment raised, gave a value that is not finite, or did not end.
     """
     if not 0 < len(seeds) <= min(GROUP_WIDTH, len(environments)):
         raise ValueError(f"a group has 1 to {GROUP_WIDTH} seeds and an environment each, got {len(seeds)} seeds")
-    episodes = [_Episode(environment, seed) for environment, seed in zip(environments, seeds, strict=False)]
+    episodes = [_Episode(environment, seed, discount) for environment, seed in zip(environments, seeds, strict=False)]
     observations = np.zeros((GROUP_WIDTH, policy.description.observation_dim), np.float32)
     for row, episode in enumerate(episodes):
         observations[row] = episode.reset()
@@ -98,8 +103,9 @@ def check_policy(policy: Policy, environment_id: str) -> None:
 class _Episode:
     """One episode on its way through an environment."""
 
-    def __init__(self, environment: gymnasium.Env, seed: int) -> None:
+    def __init__(self, environment: gymnasium.Env, seed: int, discount: float) -> None:
         self.is_over = False
+        self._discount = discount
         self._environment = environment
         self._seed = seed
         self._return = 0.0
@@ -119,7 +125,7 @@ class _Episode:
             observation, reward, is_terminated, is_truncated, info = self._environment.step(action)
         except Exception as error:
             raise self._failure(f"step raised {type(error).__name__}: {error}") from error
-        self._return += float(self._finite(reward, "reward"))
+        self._return += self._discount ** (self._length - 1) * float(self._finite(reward, "reward"))
         self._is_success = _with_success(self._is_success, info)
         self.is_over = bool(is_terminated or is_truncated)
         if not self.is_over and self._length >= MAX_EPISODE_STEPS:

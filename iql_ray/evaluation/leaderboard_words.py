@@ -36,7 +36,10 @@ def verdict(standings: Sequence[Standing]) -> str:
     best, *others = standings
     rivals = [other for other in others if are_comparable(best, other)]
     parts = [_scored(best), _not_counted(best), _field(best, others, rivals)]
-    if rivals:
+    equals = [rival for rival in rivals if rival.scores == best.scores]
+    if equals:
+        parts.append(_tied(equals))
+    elif rivals:
         parts += [_compared(best, rivals[0]), _luck(best, rivals)]
     return " ".join(part for part in parts if part)
 
@@ -121,6 +124,12 @@ def _compared(best: Standing, following: Standing) -> str:
         return f"{beats}. {ONE_SEED}"
     need = "four or more seeds of each" if fewest < FEWEST_TO_SETTLE else "more seeds"
     return f"{beats}, so the choice between these two is not settled: {need} would tell."
+
+
+def _tied(equals: Sequence[Standing]) -> str:
+    """Several are as good to the last digit, as where every episode reaches the goal."""
+    others = f"{len(equals)} others score" if len(equals) > 1 else f"Another ({subject(equals[0])}) scores"
+    return f"{others[0].upper()}{others[1:]} exactly the same: nothing measured here tells them apart."
 
 
 def _luck(best: Standing, rivals: Sequence[Standing]) -> str:

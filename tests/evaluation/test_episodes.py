@@ -218,3 +218,10 @@ def test_a_categorical_policy_fits_an_environment_of_as_many_choices():
         check_policy(balancing_policy(), "Acrobot-v1")
     with pytest.raises(ValueError, match="actions: continuous in the environment, discrete in the policy"):
         check_policy(balancing_policy(), "Pendulum-v1")
+
+
+def test_returns_are_discounted_where_that_is_asked_for():
+    environments = [CountingEnv()]
+    rewards = [1.0] * run_group(zero_policy(), environments, (4,))[0].length
+    (discounted,) = run_group(zero_policy(), environments, (4,), discount=0.5)
+    assert discounted.episode_return == pytest.approx(sum(reward * 0.5**step for step, reward in enumerate(rewards)))

@@ -96,3 +96,12 @@ def test_numbers_have_the_digits_that_matter():
     assert with_interval(150.31, (150.25, 150.37)) == "150.31 [150.25, 150.37]"
     assert decimal(-0.001, 2) == "0.00"
     assert num_decimals([0.0, 0.0]) == 0
+
+
+def test_configurations_that_score_the_same_are_not_told_apart():
+    tied = [fitted(configuration(expectile), 10.0, 10.0) for expectile in (0.7, 0.9)]
+    words = verdict(rank([score for each in tied for score in each]))
+    assert "Another (expectile 0.9 with inverse temperature 3) scores exactly the same" in words
+    assert "luckiest" not in words
+    three = [*tied, fitted(configuration(0.8), 10.0, 10.0)]
+    assert "2 others score exactly the same" in verdict(rank([score for each in three for score in each]))
