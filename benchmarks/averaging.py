@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -183,7 +182,8 @@ def show(results: dict[str, Any], delay_seconds: float) -> None:
     print(f"{'':14}{'return':>9}{'of each seed':>28}{'updates/s':>11}{f'with {1000 * delay_seconds:g} ms':>12}")
     for name, each in results.items():
         of_each = ", ".join(f"{value:.1f}" for value in each["returns"])
-        rates = [format(statistics.median(each[kind] or [math.nan]), ".1f") for kind in ("rates", "rates_with_delay")]
+        measured = each["rates"], each["rates_with_delay"]
+        rates = [f"{statistics.median(values):.1f}" if values else "-" for values in measured]
         print(f"{name:14}{statistics.mean(each['returns']):>9.1f}{of_each:>28}{rates[0]:>11}{rates[1]:>12}")
 
 
