@@ -61,11 +61,22 @@ def append_evaluation(run_folder: Path, result: dict[str, Any]) -> None:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Everything in a file of JSON lines. One cut off by a crash is passed over: it will be made again."""
+    return read_new_lines(path, 0)[0]
+
+
+def read_new_lines(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """What was added to a file of JSON lines behind an offset, in bytes, and where to read on; whole lines alone."""
+    if not path.exists():
+        return [], offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        added = file.read()
+    whole = added[: added.rfind(b"\n") + 1]
     lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in whole.splitlines():
         with contextlib.suppress(json.JSONDecodeError):
             lines.append(json.loads(line))
-    return lines
+    return lines, offset + len(whole)
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:

@@ -78,6 +78,8 @@ def search_config(asked: ExtractConfig) -> SearchConfig:
     Raises:
         ValueError: no such run.
     """
+    if not asked.inverse_temperatures:
+        raise ValueError("inverse_temperatures is empty: expected one or more, as --inverse-temperatures 0.5 1 3 10")
     from iql_ray import config as config_io
     from iql_ray import run_folder
     from iql_ray.distributed.train_config import TrainConfig
@@ -91,6 +93,7 @@ def search_config(asked: ExtractConfig) -> SearchConfig:
         extract_updates=asked.num_updates or max(1, trained.num_updates // 2),
         num_updates=trained.num_updates,
         batch_size=trained.batch_size,
+        cpus_per_learner=trained.cpus_per_learner,
         agent=replace(trained.agent, inverse_temperature=asked.inverse_temperatures[0]),
         dataset=asked.dataset or trained.dataset,
         env=env,

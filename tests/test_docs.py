@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from iql_ray.algorithm.fqe import ValueScale
+from iql_ray.distributed.search_config import SearchConfig
 from iql_ray.evaluation.fqe_warnings import warnings_of
 from pipelines import __main__ as iql_ray_command
+from pipelines import command_line
+from pipelines.extract import ExtractConfig
 from tests.tracking.examples import new_storage
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -68,6 +71,22 @@ def test_the_page_explains_every_warning_of_a_verdict() -> None:
     kinds = [warning["kind"] for warning in warnings_of(everything_wrong, scale)]
     assert len(kinds) == 5
     assert [kind for kind in kinds if f"| `{kind}` |" not in PAGE] == []
+
+
+def test_the_commands_of_the_search_page_are_understood() -> None:
+    page = (DOCS / "search.md").read_text()
+    understood = {"search": SearchConfig, "extract": ExtractConfig}
+    blocks = re.findall(r"^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    words = [command for block in blocks for command in commands(block)]
+    assert sorted(command for command, *_ in words) == ["extract", "search"]
+    for command, *flags in words:
+        command_line.parse(understood[command], flags)
+    table = re.findall(r"`(--[^`]+)`", page)
+    assert "--search random --num-samples 20 --expectile-range 0.5 0.95" in table
+    varied = [flags for flags in table if flags.startswith("--vary")]
+    assert len(varied) == 2
+    for flags in varied:
+        command_line.parse(SearchConfig, ["--dataset", "d", "--search", "random", *flags.split()])
 
 
 def test_commands_are_read_over_line_ends() -> None:

@@ -5,6 +5,7 @@ It needs no Ray: what trained on a cluster is looked at anywhere.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +22,37 @@ from iql_ray.policy import Policy
 Which = Literal["last", "best"] | int
 
 
-def load_agent(run: Path, which: Which = "last") -> tuple[IQLAgent, Transforms]:
-    """The agent of a checkpoint on the CPU, all its members, and the transforms around it.
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A checkpoint, read back whole."""
+
+    saved: checkpoint.Checkpoint
+    agent: IQLAgent
+    transforms: Transforms
+
+    def save_alone(self, run: Path, config: TrainConfig) -> None:
+        """Save the one member that a configuration is of, as a run of its own that stands where all members do.
+
+        Args:
+            run: the folder of that run.
+        """
+        alone = IQLAgent(config.agent, self.agent.spaces, population=config.population, num_updates=config.num_updates)
+        alone.adopt(self.agent)
+        seed, own = self.agent.population.seeds.index(config.seed), self.saved.random_states[0]
+        streams = {name: state for name, state in own.items() if not name.startswith(("sampler.", "dropout."))}
+        of_seed = {f"{kind}.0": own[f"{kind}.{seed}"] for kind in ("sampler", "dropout") if f"{kind}.{seed}" in own}
+        state = replace(
+            self.saved,
+            tensors=alone.tensors(),
+            random_states=({**streams, **of_seed},),
+            configuration=config_io.to_dict(config),
+            is_to_be_evaluated=False,
+        )
+        checkpoint.save(run, state, export_policy(alone.policy_weights(), alone.spaces, self.transforms))
+
+
+def load_trained(run: Path, which: Which = "last") -> Trained:
+    """A checkpoint on the CPU, all its members.
 
     Args:
         run: the run's folder.
@@ -43,7 +73,13 @@ def load_agent(run: Path, which: Which = "last") -> tuple[IQLAgent, Transforms]:
     )
     own_random_states = saved.random_states[0] if saved.device == "cpu" else agent.random_states()
     agent.load(saved.tensors, own_random_states, saved.update_count)
-    return agent, config_io.from_dict(Transforms, saved.transforms)
+    return Trained(saved=saved, agent=agent, transforms=config_io.from_dict(Transforms, saved.transforms))
+
+
+def load_agent(run: Path, which: Which = "last") -> tuple[IQLAgent, Transforms]:
+    """The agent of a checkpoint and the transforms around it; see `load_trained`."""
+    trained = load_trained(run, which)
+    return trained.agent, trained.transforms
 
 
 def load_member(run: Path, which: Which, member: int) -> tuple[Policy, Member, int]:

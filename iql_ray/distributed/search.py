@@ -23,8 +23,9 @@ from iql_ray import config as config_io
 from iql_ray import run_folder
 from iql_ray.data.selection import count_selected
 from iql_ray.data.transforms import Transforms
+from iql_ray.distributed.compiling import resolved_compile
 from iql_ray.distributed.data_memory import default_memory_limit, groups_per_window
-from iql_ray.distributed.search_answer import Answer, find_answer, write_answer
+from iql_ray.distributed.search_answer import PAGE_FILE, Answer, find_answer, write_answer
 from iql_ray.distributed.search_checking import CheckedSearch
 from iql_ray.distributed.search_config import Axis, Range, SearchConfig
 from iql_ray.distributed.search_estimate import num_slots
@@ -36,6 +37,7 @@ from iql_ray.distributed.search_plan import (
     planned_trials,
     sampled_axes,
     sampled_spec,
+    train_config,
 )
 from iql_ray.distributed.search_record import SearchRecord, open_record
 from iql_ray.distributed.search_trainable import (
@@ -78,8 +80,8 @@ def search(checked: CheckedSearch, show: Show = lambda progress: None) -> dict[s
     """Search as configured, or finish an interrupted search; Ray must be initialised.
 
     Returns:
-        run_id, run_folder, verdict, best (its settings, score and interval, its member's run), leaderboard, page,
-        figure, best_config, model_uri where it was registered; plain JSON types.
+        run_id, run_folder, verdict, best (its settings, score and interval, its best seed and that member's run),
+        leaderboard_json, search_png, search_html, best_yaml, model_uri where it was registered; plain JSON types.
 
     Raises:
         ValueError: the cluster does not have what the configuration asks for.
@@ -89,11 +91,16 @@ def search(checked: CheckedSearch, show: Show = lambda progress: None) -> dict[s
     manifest = checked.run.manifest
     record = open_record(config, manifest, checked.run.tracking_uri, checked.resumed_folder)
     with _ended(record):
-        specs = _run_trials(replace(checked, config=config), device, record, show)
+        specs, failures = _run_trials(replace(checked, config=config), device, record, show)
         record.wait()
         answer = find_answer(config, record.folder, specs)
         paths = write_answer(answer, config, record.folder, record.member_runs)
         _log_answer(record, answer, list(paths.values()))
+        if failures:
+            raise RuntimeError(
+                f"{len(failures)} of {len(specs)} trials failed, the first with: {failures[0]}\n"
+                f"what the others found: {paths[PAGE_FILE]}; to try again: iql-ray search --resume {record.run_id}"
+            )
         registered = _register(record, answer, config)
         is_complete = record.close("FINISHED")
     best = answer.standings[0]
@@ -129,18 +136,21 @@ def resolved(checked: CheckedSearch) -> tuple[SearchConfig, str]:
     limit = config.memory_limit or default_memory_limit(alone.config, device, ray.nodes())
     slots = num_slots(config, device, ray.cluster_resources())
     members = members_per_trial(config, device, slots)
-    return replace(config, memory_limit=limit, members_per_trial=members, device=device), device
+    compiled = resolved_compile(train_config(config), device)
+    return replace(config, memory_limit=limit, members_per_trial=members, device=device, compile=compiled), device
 
 
-def _run_trials(checked: CheckedSearch, device: str, record: SearchRecord, show: Show) -> list[TrialSpec]:
-    """Run those that are not over; all that there are, in their order."""
+def _run_trials(
+    checked: CheckedSearch, device: str, record: SearchRecord, show: Show
+) -> tuple[list[TrialSpec], list[Exception]]:
+    """Run those that are not over; all that there are, in their order, and why some failed."""
     config = checked.config
     assert config.members_per_trial is not None
     planned = [] if config.search == "optuna" else list(planned_trials(config, config.members_per_trial))
     waiting = [spec for spec in planned if not record.is_recorded(spec)]
     if planned and not waiting:
-        return planned
-    settings = _settings(checked, device, record.folder)
+        return planned, []
+    settings = _settings(checked, device, record.folder, waiting)
     follower = Follower(record, settings, len(planned) or config.num_samples, len(planned) - len(waiting), show)
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
@@ -151,17 +161,18 @@ def _run_trials(checked: CheckedSearch, device: str, record: SearchRecord, show:
         tune_config=_tune_config(config, record.folder),
         run_config=_run_config(config, record.folder, follower),
     ).fit()
-    if results.errors:
-        raise RuntimeError(
-            f"{len(results.errors)} of {len(results)} trials failed; the first: {results.errors[0]}\n"
-            f"the others are kept: iql-ray search --resume {record.run_id}"
-        )
-    return planned or list(dict.fromkeys(follower.finished))
+    return planned or list(dict.fromkeys(follower.finished)), list(results.errors)
 
 
-def _settings(checked: CheckedSearch, device: str, folder: Path) -> TrialSettings:
+def _settings(checked: CheckedSearch, device: str, folder: Path, waiting: Sequence[TrialSpec]) -> TrialSettings:
     """What all trials have in common, their data included: one copy for those of the same rows."""
     config, manifest = checked.config, checked.run.manifest
+    keys = data_keys(config, waiting)
+    assert config.memory_limit is not None
+    room = DataRoom(
+        held=config.memory_limit / len(keys),
+        streamed=config.memory_limit / num_slots(config, device, ray.cluster_resources()),
+    )
     return TrialSettings(
         config=config,
         search_folder=folder,
@@ -170,18 +181,28 @@ def _settings(checked: CheckedSearch, device: str, folder: Path) -> TrialSetting
         device=device,
         critics_from=checked.critics_from,
         read_spec=partial(sampled_spec, config) if config.search == "optuna" else listed_spec,
-        data={key: _data(checked, key) for key in data_keys(config)},
+        data={key: _data(checked, key, room, waiting) for key in keys},
     )
 
 
-def _data(checked: CheckedSearch, varied: Varied) -> TrialData:
+@dataclass(frozen=True, kw_only=True)
+class DataRoom:
+    """GiB for rows that are held, once a node for all trials of the same ones, or streamed by each trial."""
+
+    held: float
+    streamed: float
+
+
+def _data(checked: CheckedSearch, varied: Varied, room: DataRoom, waiting: Sequence[TrialSpec]) -> TrialData:
     """The rows, as these settings make them, in the object store or to be streamed."""
-    config = config_io.override(checked.run.config, dict(varied)) if varied else checked.run.config
+    largest = max(waiting, key=lambda spec: len(spec.seeds), default=None)
+    config = checked.run.config if largest is None else replace(checked.run.config, seeds=largest.seeds)
+    config = config_io.override(config, dict(varied)) if varied else config
     manifest, transforms = checked.run.manifest, Transforms.fit(config.transforms, checked.run.manifest)
     num_rows, _ = count_selected(config.dataset, manifest, config.selection)
-    limit = checked.config.memory_limit
-    assert limit is not None
-    window = groups_per_window(config, manifest, num_rows, limit)
+    window = groups_per_window(config, manifest, num_rows, room.held)
+    if window is not None:
+        window = groups_per_window(config, manifest, num_rows, min(room.held, room.streamed))
     shards = learner_shards(Path(config.dataset), manifest, transforms, 1, config.selection, window)
     return TrialData(shard=shards, transforms=transforms)
 
@@ -207,7 +228,10 @@ def _tune_config(config: SearchConfig, folder: Path) -> tune.TuneConfig:
     # Samples of before come first again: those that are over say so at once, the others go on.
     earlier = run_folder.read_lines(folder / SAMPLES_FILE)
     searcher = OptunaSearch(
-        metric="score", mode="max", seed=child_seed_32(config.seed, "search"), points_to_evaluate=earlier or None
+        metric="score",
+        mode="max",
+        seed=child_seed_32(config.seed, "search", len(earlier)),  # else new samples would be the first ones again
+        points_to_evaluate=earlier or None,
     )
     return tune.TuneConfig(search_alg=searcher, num_samples=config.num_samples, metric="score", mode="max", **common)
 
@@ -263,6 +287,9 @@ class Follower(tune.Callback):
         self._running.pop(spec.name, None)
         self.finished.append(spec)
         self._tell()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._running.pop(self._settings.read_spec(trial.config).name, None)
 
     def _tell(self) -> None:
         self._show(

@@ -5,6 +5,7 @@ It ranks and draws; nothing here trains or talks to a store.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,8 +51,13 @@ def find_answer(config: SearchConfig, folder: Path, specs: Sequence[TrialSpec]) 
 
     Args:
         folder: the search's.
+
+    Raises:
+        RuntimeError: none has a score.
     """
     scored = {key: score for spec in specs for key, score in _scores_of(config, folder, spec).items()}
+    if not scored:
+        raise RuntimeError(f"no member of the search in {folder} has a score: its trials failed, or all have diverged")
     standings = rank(tuple(scored.values()), seed=config.seed)
     of_best = {key: score for key, score in scored.items() if score.configuration == standings[0].configuration}
     furthest = max(score.num_updates for score in of_best.values())
@@ -95,7 +101,8 @@ def write_best(answer: Answer, config: SearchConfig, path: Path) -> None:
     _, seed, _, _ = answer.best
     best = member_config(config, answer.standings[0].configuration, seed)
     best = replace(best, tracking_uri=None, storage="runs", register_as=None, run_name=None, resume=None)
-    best = replace(best, device="auto", memory_limit=None)  # those of the cluster that searched
+    best = replace(best, device="auto", compile="auto", memory_limit=None)  # as that cluster had it
+    best = replace(best, recipe=None)  # its values are here, and would come back where they are the defaults
     if config.evaluation_method == "rollouts":
         best = replace(best, eval_method="auto")
     told = _different(config_io.to_dict(best), config_io.to_dict(TrainConfig(dataset=best.dataset)))
@@ -137,7 +144,7 @@ def common_settings(config: SearchConfig) -> dict[str, Any]:
 
 
 def _scores_of(config: SearchConfig, folder: Path, spec: TrialSpec) -> dict[MemberKey, MemberScore]:
-    """Each member's last evaluation."""
+    """Each member's last evaluation; a member that has diverged has none."""
     scores: dict[MemberKey, MemberScore] = {}
     for line in run_folder.read_lines(trial_folder(folder, spec) / HISTORY_FILE):
         if line["kind"] != "evaluation":
@@ -145,6 +152,9 @@ def _scores_of(config: SearchConfig, folder: Path, spec: TrialSpec) -> dict[Memb
         for each in line["members"]:
             result = each["result"]
             key = (spec.name, each["seed"], each["expectile"], each["inverse_temperature"])
+            if not math.isfinite(result["return_mean"]):
+                scores.pop(key, None)
+                continue
             scores[key] = MemberScore(
                 configuration=spec.configuration(each["expectile"], each["inverse_temperature"]),
                 seed=each["seed"],

@@ -32,25 +32,31 @@ def check_search(asked: SearchConfig) -> CheckedSearch:
     Raises:
         ValueError: names what was got, what was expected, and the fix.
     """
+    is_dry_run = asked.dry_run
+    if asked.resume is not None:
+        _require_search(run_folder.find_run(asked.storage, asked.resume))
+    asked, resumed_folder = taken_up(replace(asked, dry_run=False))
+    storage = asked.storage if resumed_folder is None else str(resumed_folder.parent)  # where its members' runs are
+    asked = replace(asked, dry_run=is_dry_run, storage=storage)
     if asked.search == "optuna":
         _require_optuna()
-    is_dry_run = asked.dry_run
-    asked, resumed_folder = taken_up(replace(asked, dry_run=False))
-    asked = replace(asked, dry_run=is_dry_run)
     critics_from = None
     if asked.critics_from is not None:
         critics_from = run_folder.find_run(asked.storage, asked.critics_from)
-        asked = _with_critics_of(asked, critics_from)
+        asked = replace(_with_critics_of(asked, critics_from), critics_from=str(critics_from))
     specs = planned_trials(asked, members_per_trial=1) if asked.search != "optuna" else _corners(asked)
     checked = {spec.varied: spec for spec in specs}
     run = check_settings(trial_config(asked, next(iter(checked.values()))))
-    if run.config.eval_method == "none":
-        raise ValueError(f"{run.warnings[0]}; a search has nothing to rank by: use --env")
     for spec in list(checked.values())[1:]:  # the environment is the same for all
         check_settings(replace(trial_config(asked, spec), env=None, eval_method="none"))
     if asked.register_as is not None:
         check_settings(replace(run.config, register_as=asked.register_as))
     return CheckedSearch(config=asked, run=run, resumed_folder=resumed_folder, critics_from=critics_from)
+
+
+def _require_search(folder: Path) -> None:
+    if "search" not in config_io.read(folder / run_folder.CONFIG_FILE):
+        raise ValueError(f"--resume {folder.name}: it is no search, but a run; finish it with iql-ray train --resume")
 
 
 def _require_optuna() -> None:
@@ -90,9 +96,14 @@ def _with_critics_of(asked: SearchConfig, run: Path) -> SearchConfig:
             f"{found}; give the one that it was trained on"
         )
     there = trained.population
+    if len(set(there.objectives)) > 1:
+        raise ValueError(
+            f"critics_from = {run}: its critics learn different things ({', '.join(there.objectives)}), and a search "
+            "has one kind; give a run of one"
+        )
     taken = replace(
         asked,
-        agent=replace(trained.agent, inverse_temperature=asked.agent.inverse_temperature),
+        agent=replace(trained.agent, inverse_temperature=asked.agent.inverse_temperature, critic=there.objectives[0]),
         transforms=trained.transforms,
         top_episode_share=trained.top_episode_share,
         seeds=asked.seeds or there.seeds,

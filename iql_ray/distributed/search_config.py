@@ -51,8 +51,9 @@ class SearchConfig(TrainConfig):
     """Other settings by dotted path: agent.discount=0.97,0.99 or, random or optuna,
     agent.learning_rate=1e-4..1e-3."""
     members_per_trial: int | None = None
-    """Members trained side by side in one process; default: up to 16 on a CPU and 64 on a GPU, fewer where that leaves
-    room in the cluster unused."""
+    """Members of a grid trained side by side in one process, in whole critics with all their policies; default: up to
+    16 on a CPU and 64 on a GPU, fewer where that leaves room in the cluster unused. (A sample, and an expectile that
+    asha judges, is a trial by itself, with all its seeds.)"""
     max_concurrent_trials: int | None = None
     """Trials at a time; default: as many as there are CPUs for."""
     gpus_per_trial: float = 1.0
@@ -123,7 +124,8 @@ class SearchConfig(TrainConfig):
         """Numbers of updates after which asha decides, ascending, all before the last."""
         if self.scheduler == "none":
             return ()
-        rung, rungs = self.first_rung_updates or max(1, self.num_updates // self.reduction_factor**2), []
+        first = -(-self.num_updates // self.reduction_factor**2)  # rounded up: the last rung is not just before the end
+        rung, rungs = self.first_rung_updates or first, []
         while rung < self.num_updates:
             rungs.append(rung)
             rung *= self.reduction_factor
@@ -139,8 +141,8 @@ class SearchConfig(TrainConfig):
                     f"vary {path}={axis.low:g}..{axis.high:g}: a range is sampled from; use --search random or optuna, "
                     "or list the values of the grid"
                 )
-            if self.search == "optuna" and isinstance(axis, Range) and not path.startswith("agent."):
-                raise ValueError(f"vary {path}: it changes the data, of which there cannot be any number; list values")
+            if isinstance(axis, Range) and not path.startswith("agent."):
+                raise ValueError(f"vary {path}: every value has a copy of the data to itself; list a few values")
             ends = (axis.low, axis.high) if isinstance(axis, Range) else axis
             for value in ends:
                 config_io.override(self, {path: value, "vary": []})

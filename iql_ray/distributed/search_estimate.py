@@ -37,14 +37,17 @@ def estimate(checked: CheckedSearch, resources: Mapping[str, float]) -> dict[str
         Time leaves out evaluation, and what asha saves.
     """
     config = checked.config
-    device = "cuda" if config.device != "cpu" and resources.get("GPU", 0) else "cpu"
+    has_gpu = bool(resources.get("GPU", 0)) and torch.cuda.is_available()
+    device = "cuda" if config.device != "cpu" and has_gpu else "cpu"
     slots = num_slots(config, device, resources)
     config = replace(config, members_per_trial=members_per_trial(config, device, slots))
     assert config.members_per_trial is not None
     specs = planned_trials(config, config.members_per_trial) if config.search != "optuna" else _samples(config)
     largest = max(specs, key=lambda spec: spec.num_members)
     rate = measured_rate(checked, largest, device)
-    num_updates = config.num_updates + (config.policy_updates if config.extract == "after" else 0)
+    num_updates = config.policy_updates
+    if config.extract == "after" and config.critics_from is None:
+        num_updates += config.num_updates
     rounds = math.ceil(len(specs) / slots)
     data = learner_data(trial_config(config, largest), checked.run.manifest, checked.run.num_rows)
     return {

@@ -89,10 +89,10 @@ def data_key(varied: Varied) -> Varied:
     return tuple(item for item in varied if item[0].startswith(DATA_SETTINGS))
 
 
-def data_keys(config: SearchConfig) -> set[Varied]:
-    """Of all trials that there can be."""
-    if config.search == "random":
-        return {data_key(spec.varied) for spec in planned_trials(config, members_per_trial=1)}
+def data_keys(config: SearchConfig, planned: Sequence[TrialSpec]) -> set[Varied]:
+    """Of these trials; where none are planned, of all that there can be."""
+    if planned:
+        return {data_key(spec.varied) for spec in planned}
     return {data_key(varied) for varied in _combinations(config.axes)}
 
 
@@ -136,7 +136,8 @@ def sampled_axes(config: SearchConfig) -> dict[str, Axis]:
 
 def sampled_spec(config: SearchConfig, sample: Mapping[str, Any]) -> TrialSpec:
     """The trial of one sample: all seeds and inverse temperatures hang on its expectile."""
-    rounded = {name: _rounded(value) for name, value in sample.items()}
+    axes = sampled_axes(config)
+    rounded = {name: _rounded(value) if isinstance(axes[name], Range) else value for name, value in sample.items()}
     return TrialSpec(
         seeds=config.population.seeds,
         expectiles=(rounded.pop("expectile"),),
@@ -157,8 +158,8 @@ def _draw(axis: Axis, generator: random.Random) -> Any:
     return generator.uniform(axis.low, axis.high)
 
 
-def _rounded(value: Any) -> Any:
-    return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if isinstance(value, float) else value
+def _rounded(value: float) -> float:
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def _combinations(axes: dict[str, Axis]) -> Iterator[Varied]:

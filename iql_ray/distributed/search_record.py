@@ -11,6 +11,8 @@ What trials write is sent from here, on one thread beside the search.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -21,12 +23,9 @@ import torch
 
 from iql_ray import checkpoint, run_folder
 from iql_ray import config as config_io
-from iql_ray.algorithm.agent import IQLAgent
-from iql_ray.algorithm.iql_config import Member
 from iql_ray.data.lineage import lineage_tags
 from iql_ray.data.prepared import Manifest
-from iql_ray.distributed.learner import export_policy
-from iql_ray.distributed.members import load_agent
+from iql_ray.distributed.members import Trained, load_trained
 from iql_ray.distributed.monitor import evaluation_metrics
 from iql_ray.distributed.recording import begin_record
 from iql_ray.distributed.search_config import SearchConfig
@@ -35,11 +34,14 @@ from iql_ray.distributed.search_trainable import trial_folder
 from iql_ray.distributed.search_trial import HISTORY_FILE
 from iql_ray.distributed.train_config import TrainConfig
 from iql_ray.tracking.runs import FinalStatus, Pace, RunLogger
+from iql_ray.tracking.store import load_address
 
 MEMBERS_FILE = "members.jsonl"
 PARENT_TAG = "mlflow.parentRunId"
 """By this MLflow's pages show a run under another."""
-CLOSE_SECONDS = 60.0
+MEMBER_PACE = Pace(sample_seconds=None)
+"""The machine's load is in the search's own run, not in every member's."""
+CLOSE_SECONDS, IMPATIENT_SECONDS = 60.0, 1.0
 FINISHED_LINE, STARTED_LINE = "finished", "started"
 
 MemberKey = tuple[str, int, float, float]
@@ -59,7 +61,9 @@ class SearchRecord:
         self._config, self._manifest, self._tracking_uri = config, manifest, tracking_uri
         self._storage = Path(config.storage)
         self._members: dict[MemberKey, RunLogger] = {}
-        self._num_read: dict[str, int] = {}
+        self._read_to: dict[str, int] = {}
+        self._evaluated: dict[MemberKey, set[int]] = {}
+        self._close_seconds, self._is_complete = CLOSE_SECONDS, True
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="search record")
         self._sent: list[Future[None]] = []
         lines = run_folder.read_lines(self.folder / MEMBERS_FILE)
@@ -68,7 +72,7 @@ class SearchRecord:
 
     def is_recorded(self, spec: TrialSpec) -> bool:
         """Whether every member of the trial has its finished run."""
-        return all(_key_of(spec, member) in self._finished for member in _members(spec))
+        return all(key in self._finished for key in _keys(spec))
 
     def follow(self, spec: TrialSpec) -> None:
         """The trial has news: send them, soon."""
@@ -93,16 +97,18 @@ class SearchRecord:
         self._thread.shutdown(cancel_futures=status != "FINISHED")
         for key, run_id in self.member_runs.items():
             if key not in self._finished and key not in self._members:
-                self._members[key] = RunLogger.reopen(self._storage / run_id, pace=Pace(sample_seconds=None))
-        closed = [logger.close(status, CLOSE_SECONDS) for logger in (*self._members.values(), self.parent)]
+                with contextlib.suppress(ValueError, OSError):  # one that is damaged keeps no other one open
+                    self._members[key] = self._reopened(run_id)
+        for logger in (*self._members.values(), self.parent):
+            self._close(logger, status)
         self._members.clear()
-        return all(closed)
+        return self._is_complete
 
     def register(self, key: MemberKey, name: str, tags: Mapping[str, str]) -> dict[str, Any]:
-        """Register a finished member's policy; its `model_uri` and `version`, empty where the store is away."""
-        logger = RunLogger.reopen(self._storage / self.member_runs[key], pace=Pace(sample_seconds=None))
+        """Register a finished member's policy; what became of it, without a version where the store is away."""
+        logger = self._reopened(self.member_runs[key])
         self._log_model(logger, self._last_result(key), register_as=name, tags=tags)
-        logger.close("FINISHED", CLOSE_SECONDS)
+        self._close(logger, "FINISHED")
         return next(iter(logger.registered().values()), {})
 
     def _soon(self, work: Callable[[], None]) -> None:
@@ -110,24 +116,42 @@ class SearchRecord:
         self._sent.append(self._thread.submit(work))
 
     def _send_news(self, spec: TrialSpec) -> None:
-        lines = run_folder.read_lines(trial_folder(self.folder, spec) / HISTORY_FILE)
-        for line in lines[self._num_read.get(spec.name, 0) :]:
+        path = trial_folder(self.folder, spec) / HISTORY_FILE
+        lines, read_to = run_folder.read_new_lines(path, self._read_to.get(spec.name, 0))
+        for line in lines:
             for each in line["members"]:
                 key = (spec.name, each["seed"], each["expectile"], each["inverse_temperature"])
                 if key not in self._finished:
-                    _send_line(self._logger(spec, key), line, each)
-        self._num_read[spec.name] = len(lines)
+                    self._send_line(self._logger(spec, key), self._evaluated[key], line, each)
+        self._read_to[spec.name] = read_to
+
+    def _send_line(
+        self, logger: RunLogger, evaluated: set[int], line: Mapping[str, Any], of_member: Mapping[str, Any]
+    ) -> None:
+        """A member's part of a line of its trial's history; a search that goes on reads it from the beginning."""
+        num_updates = line["num_updates"]
+        if line["kind"] == "evaluation":
+            result = {"num_updates": num_updates, **of_member["result"]}
+            logger.log_metrics(num_updates, evaluation_metrics(result))
+            if num_updates not in evaluated:
+                run_folder.append_evaluation(logger.folder, result)
+                evaluated.add(num_updates)
+            return
+        prefix = "critics/" if line["phase"] == "critics" else ""
+        logger.log_metrics(num_updates, {f"{prefix}{name}": value for name, value in of_member["values"].items()})
 
     def _finish(self, spec: TrialSpec) -> None:
         self._send_news(spec)
-        for member in _members(spec):
-            key = _key_of(spec, member)
-            if key in self._finished:
-                continue
-            logger = self._logger(spec, key)
-            self._save_member(logger, spec, member, self._last_result(key)["num_updates"])
-            self._log_model(logger, self._last_result(key))
-            logger.close("FINISHED", CLOSE_SECONDS)
+        stood: dict[int, Trained] = {}
+        for key in (key for key in _keys(spec) if key not in self._finished):
+            logger, result = self._logger(spec, key), self._last_result(key)
+            last_update = result["num_updates"]
+            if last_update not in stood:  # members that were stopped stand elsewhere than the others
+                stood[last_update] = load_trained(trial_folder(self.folder, spec), last_update)
+            config = config_io.load(TrainConfig, logger.folder / run_folder.CONFIG_FILE)
+            stood[last_update].save_alone(logger.folder, config)
+            self._log_model(logger, result)
+            self._close(logger, "FINISHED")
             del self._members[key]
             self._note(key, logger.run_id, FINISHED_LINE)
             self._finished.add(key)
@@ -156,40 +180,29 @@ class SearchRecord:
             },
         )
 
-    def _save_member(self, logger: RunLogger, spec: TrialSpec, member: Member, num_updates: int) -> None:
-        """The member alone, as a run that ended, or was stopped, after so many updates."""
-        folder = trial_folder(self.folder, spec)
-        agent, transforms = load_agent(folder, num_updates)
-        saved = checkpoint.load(folder, num_updates)
-        config = config_io.load(TrainConfig, logger.folder / run_folder.CONFIG_FILE)
-        alone = IQLAgent(config.agent, agent.spaces, population=config.population, num_updates=config.num_updates)
-        alone.adopt(agent)
-        sampled = saved.random_states[0].get(f"sampler.{spec.seeds.index(member.seed)}")
-        states = alone.random_states() | ({} if sampled is None else {"sampler.0": sampled})
-        state = replace(
-            saved,
-            tensors=alone.tensors(),
-            random_states=(states,),
-            configuration=config_io.to_dict(config),
-            is_to_be_evaluated=False,
-        )
-        checkpoint.save(logger.folder, state, export_policy(alone.policy_weights(), alone.spaces, transforms))
-
     def _logger(self, spec: TrialSpec, key: MemberKey) -> RunLogger:
         """The member's open run; a search that goes on takes up the run that it had."""
         if key in self._members:
             return self._members[key]
-        pace = Pace(sample_seconds=None)
         if key in self.member_runs:
-            logger = RunLogger.reopen(self._storage / self.member_runs[key], pace=pace)
+            logger = self._reopened(self.member_runs[key])
         else:
-            logger = self._begin_member(spec, key, pace)
+            logger = self._begin_member(spec, key)
             self.member_runs[key] = logger.run_id
             self._note(key, logger.run_id, STARTED_LINE)
+        self._evaluated[key] = set(run_folder.read_evaluations(logger.folder))
         self._members[key] = logger
         return logger
 
-    def _begin_member(self, spec: TrialSpec, key: MemberKey, pace: Pace) -> RunLogger:
+    def _reopened(self, run_id: str) -> RunLogger:
+        return RunLogger.reopen(self._storage / run_id, tracking_uri=self._tracking_uri, pace=MEMBER_PACE)
+
+    def _close(self, logger: RunLogger, status: FinalStatus) -> None:
+        """A store that has not taken one run in time is not waited for as long with every other."""
+        if not logger.close(status, self._close_seconds):
+            self._close_seconds, self._is_complete = IMPATIENT_SECONDS, False
+
+    def _begin_member(self, spec: TrialSpec, key: MemberKey) -> RunLogger:
         _, seed, expectile, inverse_temperature = key
         configuration = spec.configuration(expectile, inverse_temperature)
         config = replace(
@@ -203,11 +216,15 @@ class SearchRecord:
             experiment=self._config.experiment,
             tracking_uri=self._tracking_uri,
             run_name=f"{configuration.label}, seed {seed}",
-            tags={PARENT_TAG: self.run_id, "iql_ray.search": self.run_id, "iql_ray.trial": spec.name},
-            pace=pace,
+            tags={PARENT_TAG: self._parent_id(), "iql_ray.search": self.run_id, "iql_ray.trial": spec.name},
+            pace=MEMBER_PACE,
         )
         begin_record(logger, config, self._manifest)
         return logger
+
+    def _parent_id(self) -> str:
+        """MLflow's id of the search's run, once it has one: a server may have been away when the search began."""
+        return load_address(self.folder).mlflow_run_id or self.run_id
 
     def _note(self, key: MemberKey, run_id: str, event: str) -> None:
         trial, seed, expectile, inverse_temperature = key
@@ -221,7 +238,8 @@ def open_record(
     """Begin or go on with a search's record."""
     torch.set_num_threads(1)
     if resumed_folder is not None:
-        logger = RunLogger.reopen(resumed_folder, tracking_uri=config.tracking_uri)
+        tracking_uri = config.tracking_uri or load_address(resumed_folder).tracking_uri
+        logger = RunLogger.reopen(resumed_folder, tracking_uri=tracking_uri)
     else:
         logger = RunLogger.start(
             storage=config.storage,
@@ -234,36 +252,10 @@ def open_record(
     return SearchRecord(logger, config, manifest, tracking_uri)
 
 
-def _members(spec: TrialSpec) -> list[Member]:
-    return [
-        Member(seed, expectile, inverse_temperature)
-        for seed in spec.seeds
-        for expectile in spec.expectiles
-        for inverse_temperature in spec.inverse_temperatures
-    ]
-
-
-def _key_of(spec: TrialSpec, member: Member) -> MemberKey:
-    return spec.name, member.seed, member.expectile, member.inverse_temperature
+def _keys(spec: TrialSpec) -> list[MemberKey]:
+    members = itertools.product(spec.seeds, spec.expectiles, spec.inverse_temperatures)
+    return [(spec.name, *member) for member in members]
 
 
 def _key(line: Mapping[str, Any]) -> MemberKey:
     return line["trial"], line["seed"], line["expectile"], line["inverse_temperature"]
-
-
-def _send_line(logger: RunLogger, line: Mapping[str, Any], of_member: Mapping[str, Any]) -> None:
-    """A member's part of a line of its trial's history."""
-    num_updates = line["num_updates"]
-    if line["kind"] == "evaluation":
-        result = {"num_updates": num_updates, **of_member["result"]}
-        logger.log_metrics(num_updates, evaluation_metrics(result))
-        _note_evaluation(logger.folder, result)
-        return
-    prefix = "critics/" if line["phase"] == "critics" else ""
-    logger.log_metrics(num_updates, {f"{prefix}{name}": value for name, value in of_member["values"].items()})
-
-
-def _note_evaluation(folder: Path, result: dict[str, Any]) -> None:
-    """Once: a search that goes on reads its trials' histories from the beginning."""
-    if result["num_updates"] not in run_folder.read_evaluations(folder):
-        run_folder.append_evaluation(folder, result)

@@ -9,6 +9,7 @@ decided stays written, so that a trial that comes to the rung again, after a cra
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def rung_file(search_folder: Path, num_updates: int, trial: str) -> Path:
 
 
 def who_goes_on(file: Path, scores: Sequence[float], reduction_factor: int) -> list[int]:
-    """Which of a trial's configurations are among the best 1 / reduction_factor of those at the rung so far.
+    """Which of a trial's configurations are among the best 1 / reduction_factor of those at the rung so far; one that
+    has diverged is not.
 
     Args:
         file: of this trial at this rung.
@@ -31,7 +33,8 @@ def who_goes_on(file: Path, scores: Sequence[float], reduction_factor: int) -> l
         return json.loads(file.read_text())["go_on"]
     file.parent.mkdir(parents=True, exist_ok=True)
     there = [score for other in sorted(file.parent.glob("*.json")) for score in json.loads(other.read_text())["scores"]]
-    cutoff = float(np.quantile([*there, *scores], 1 - 1 / reduction_factor))
+    ranked = [score for score in (*there, *scores) if math.isfinite(score)]
+    cutoff = float(np.quantile(ranked, 1 - 1 / reduction_factor)) if ranked else math.inf
     go_on = [index for index, score in enumerate(scores) if score >= cutoff]
     config_io.write_json({"scores": list(scores), "cutoff": cutoff, "go_on": go_on}, file)
     return go_on

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from ray import ObjectRef, tune
 
 from iql_ray import config as config_io
 from iql_ray.data.transforms import Transforms
-from iql_ray.distributed.compiling import resolved_compile
 from iql_ray.distributed.learner import RunPlan
 from iql_ray.distributed.rollout_workers import RolloutWorker
 from iql_ray.distributed.search_config import SearchConfig
@@ -72,7 +72,7 @@ def trial_plan(settings: TrialSettings, spec: TrialSpec) -> TrialPlan:
     is_after = config.extract == "after"
     train = replace(trial_config(config, spec), num_updates=config.policy_updates)
     run = RunPlan(
-        config=replace(train, compile=resolved_compile(train, settings.device)),
+        config=train,
         run_folder=trial_folder(settings.search_folder, spec),
         spaces=settings.spaces,
         transforms=settings.data[data_key(spec.varied)].transforms,
@@ -125,6 +125,25 @@ def judge_of(config: SearchConfig) -> Judge:
     return lambda policy, is_final: evaluate(policy)
 
 
+class FolderLock:
+    """One process trains in a folder at a time: Optuna may choose the same sample twice, side by side."""
+
+    def __init__(self) -> None:
+        self._file: IO[str] | None = None
+
+    def take(self, folder: Path) -> None:
+        """Wait for whoever has this folder; the one before is given back."""
+        self.release()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / "lock").open("w")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
 class TrialTrainable(tune.Trainable):
     """What Tune runs. It saves nothing through Tune: a trial's folder says where it stands."""
 
@@ -134,10 +153,15 @@ class TrialTrainable(tune.Trainable):
         torch.set_flush_denormal(True)
         self._settings = settings
         self._judge = judge_of(settings.config)
+        self._lock = FolderLock()
+        self._trial: TrialRun | None = None
         self._begin(config)
 
     def step(self) -> dict[str, Any]:
-        state = self._trial.state() if self._trial.is_done else self._trial.advance()
+        assert self._trial is not None
+        state = self._trial.advance()
+        while self._settings.config.search == "optuna" and state["score"] is None and not self._trial.is_done:
+            state = self._trial.advance()  # Optuna takes no report without a score
         return {**state, "done": self._trial.is_done}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -146,12 +170,15 @@ class TrialTrainable(tune.Trainable):
         return True
 
     def cleanup(self) -> None:
+        self._lock.release()
         if isinstance(self._judge, RolloutJudge):
             self._judge.close()
 
     def _begin(self, config: dict[str, Any]) -> None:
         settings = self._settings
         spec = settings.read_spec(config)
+        self._trial = None  # its rows and networks go before the next one's come
+        self._lock.take(trial_folder(settings.search_folder, spec))
         device = torch.device("cuda" if settings.device == "cuda" else "cpu")
         rows = learner_rows(settings.data[data_key(spec.varied)].shard[0], device)
         self._trial = TrialRun(trial_plan(settings, spec), rows, self._judge)

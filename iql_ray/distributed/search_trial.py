@@ -77,6 +77,8 @@ class TrialRun:
         config_io.save(plan.run.config, self.folder / run_folder.CONFIG_FILE)
         self.is_done = False
         self._score: float | None = None
+        lines = run_folder.read_lines(self.folder / HISTORY_FILE)
+        self._evaluations = {line["num_updates"]: line for line in lines if line["kind"] == "evaluation"}
         self._phase = self._critics_phase() if self._needs_critics() else self._policies_phase()
         self._settle()
 
@@ -103,7 +105,7 @@ class TrialRun:
     def _needs_critics(self) -> bool:
         """Whether phase one is there and not over."""
         plan = self._plan
-        if plan.critic_updates is None or plan.critics_from is not None:
+        if plan.critic_updates is None:
             return False
         return plan.critic_updates not in run_folder.checkpoint_updates(self.folder / CRITICS_FOLDER)
 
@@ -115,7 +117,8 @@ class TrialRun:
         temperatures = run.config.population.inverse_temperatures[:1]
         config = replace(run.config, num_updates=self._plan.critic_updates, inverse_temperatures=temperatures)
         config_io.save(config, folder / run_folder.CONFIG_FILE)
-        return Phase(replace(run, config=config, run_folder=folder), self._rows, "critics", self.folder)
+        plan = replace(run, config=config, run_folder=folder)
+        return Phase(plan, self._rows, "critics", self.folder, members=run.config.population.members())
 
     def _policies_phase(self) -> Phase:
         plan = self._plan
@@ -161,15 +164,15 @@ class TrialRun:
     def _evaluated(self, is_final: bool) -> dict[str, Any]:
         """The evaluation of all members where the trial stands; read back where it is done already."""
         agent = self._phase.agent
-        for line in run_folder.read_lines(self.folder / HISTORY_FILE):
-            if line["kind"] == "evaluation" and line["num_updates"] == agent.update_count:
-                return line
+        if agent.update_count in self._evaluations:
+            return self._evaluations[agent.update_count]
         members = []
         for index, member in enumerate(agent.population.members()):
             policy = export_policy(agent.policy_weights(index), agent.spaces, self._plan.run.transforms)
             members.append({**_named(member), "result": self._judge(policy, is_final)})
         line = {"kind": "evaluation", "num_updates": agent.update_count, "is_final": is_final, "members": members}
         run_folder.append_line(self.folder / HISTORY_FILE, line)
+        self._evaluations[agent.update_count] = line
         return line
 
 
@@ -180,6 +183,7 @@ class Phase:
         plan: whose folder holds the phase's checkpoints; it goes on from the newest one.
         history: the folder whose history gets its curves.
         kept: updates whose checkpoints stay; of others only the last does.
+        members: whose curves are kept, where the phase has not all of their policies; the population's otherwise.
     """
 
     def __init__(
@@ -190,7 +194,9 @@ class Phase:
         history: Path,
         stops: Sequence[int] = (),
         kept: Sequence[int] = (),
+        members: Sequence[Member] = (),
     ) -> None:
+        self._members = members
         self._plan, self._rows, self._history = plan, rows, history
         self.learns: Learns = learns
         self._kept = set(kept)
@@ -245,16 +251,12 @@ class Phase:
 
     def _record(self) -> None:
         """A point of every member's curves; critics' numbers are those of the critic that it hangs on."""
-        population = self.agent.population
+        of_members = self._members or self.agent.population.members()
         means = self._means.take_by_member()
-        per_critic = len(population.inverse_temperatures)
         rate = self._lap.take(self.agent.update_count)
         members = []
-        for index, member in enumerate(population.members()):
-            own = {
-                name: values[index if len(values) == population.num_policies else index // per_critic]
-                for name, values in means.items()
-            }
+        for index, member in enumerate(of_members):
+            own = {name: values[index * len(values) // len(of_members)] for name, values in means.items()}
             members.append({**_named(member), "values": {**own, **rate}})
         line = {"kind": "curve", "phase": self.learns, "num_updates": self.agent.update_count, "members": members}
         run_folder.append_line(self._history / HISTORY_FILE, {"time": int(time.time() * 1000), **line})

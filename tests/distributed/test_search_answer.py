@@ -16,28 +16,23 @@ from iql_ray.distributed.search_trial import HISTORY_FILE
 from iql_ray.distributed.train_config import TrainConfig
 from pipelines import command_line
 
+Scores = dict[tuple[int, float], list[float]]
+"""Returns of the last evaluation, by seed and expectile."""
 
-def searched(
-    folder: Path, scores: dict[tuple[int, float], list[float]], **settings: Any
-) -> tuple[SearchConfig, list[TrialSpec]]:
+
+def searched(folder: Path, scores: Scores, **settings: Any) -> tuple[SearchConfig, list[TrialSpec]]:
     """A search over two expectiles and two seeds whose trials have written these."""
     config = SearchConfig(
-        dataset="data/d", env="E-v0", seeds=(0, 1), expectiles=(0.7, 0.9), num_updates=100, recipe=None, **settings
+        dataset="data/d", env="E-v0", seeds=(0, 1), expectiles=(0.7, 0.9), num_updates=100, **settings
     )
     specs = list(planned_trials(config, 1))
     for spec in specs:
         trial_folder(folder, spec).mkdir(parents=True)
         for num_updates, is_final in ((50, False), (100, True)):
             members = [
-                {
-                    "seed": seed,
-                    "expectile": tau,
-                    "inverse_temperature": 3.0,
-                    "result": result(scores[seed, tau], is_final),
-                }
+                {**named(seed, tau), "result": result(scores[seed, tau], is_final)}
                 for seed in spec.seeds
                 for tau in spec.expectiles
-                if is_final or num_updates == 50
             ]
             line = {"kind": "evaluation", "num_updates": num_updates, "is_final": is_final, "members": members}
             run_folder.append_line(trial_folder(folder, spec) / HISTORY_FILE, line)
@@ -65,7 +60,7 @@ def test_configurations_are_ranked_by_their_last_evaluation_over_seeds(tmp_path:
 
 
 def test_its_files_say_the_same(tmp_path: Path):
-    config, specs = searched(tmp_path, SCORES, batch_size=64)
+    config, specs = searched(tmp_path, SCORES, batch_size=64, recipe="antmaze")
     answer = find_answer(config, tmp_path, specs)
     runs = {key: f"run-{index}" for index, key in enumerate(answer.scored)}
     paths = write_answer(answer, config, tmp_path, runs)
@@ -75,6 +70,16 @@ def test_its_files_say_the_same(tmp_path: Path):
     best = command_line.parse(TrainConfig, ["--config", str(paths["best.yaml"])])
     assert (best.agent.expectile, best.seed, best.batch_size, best.env) == (0.9, 0, 64, "E-v0")
     assert (best.seeds, best.expectiles, best.storage) == ((), (), "runs")
+    assert best.agent.inverse_temperature == 3.0, "not the recipe's, though it is the default"
+
+
+def test_members_that_have_diverged_are_not_ranked(tmp_path: Path):
+    config, specs = searched(tmp_path, {**SCORES, (0, 0.9): [float("nan")], (1, 0.9): [float("nan")]})
+    answer = find_answer(config, tmp_path, specs)
+    assert [each.configuration.expectile for each in answer.standings] == [0.7]
+    config, specs = searched(tmp_path / "all", {key: [float("nan")] for key in SCORES})
+    with pytest.raises(RuntimeError, match=r"no member of the search .* has a score"):
+        find_answer(config, tmp_path / "all", specs)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +87,7 @@ def test_its_files_say_the_same(tmp_path: Path):
     [
         ({"env": "E-v0", "num_final_episodes": 7}, ["7 episodes in E-v0", "(100)"]),
         ({}, ["fitted Q evaluation", "discounted at 0.99"]),
-        ({"scheduler": "asha"}, ["stopped, after 11, 33"]),
+        ({"scheduler": "asha"}, ["stopped, after 12, 36."]),
         ({"extract": "after"}, ["(50)"]),
     ],
 )

@@ -27,10 +27,17 @@ def test_a_dry_run_counts_trials_members_bytes_and_hours(tmp_path: Path, monkeyp
     assert not (tmp_path / "runs").exists()
 
 
-def test_its_rate_is_measured(tmp_path: Path):
+def test_its_rate_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config = search_config(tiny_dataset(tmp_path), tmp_path / "runs", num_updates=100)
-    found = estimate(check_search(config), {"CPU": 1.0})
-    assert found["hours"] == pytest.approx(found["num_trials"] * 100 / found["updates_per_second"] / 3600)
+    clock = iter([100.0, 103.0])
+    monkeypatch.setattr(search_estimate.time, "perf_counter", lambda: next(clock))
+    assert estimate(check_search(config), {"CPU": 1.0})["updates_per_second"] == search_estimate.NUM_MEASURED / 3
+
+
+def test_extraction_alone_learns_no_critics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(search_estimate, "measured_rate", lambda *_: 10.0)
+    config = search_config(tiny_dataset(tmp_path), tmp_path / "runs", num_updates=100, extract="after")
+    assert estimate(check_search(config), {"CPU": 1.0})["updates_per_trial"] == 150
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,11 @@ def test_varied_settings_multiply_the_grid():
         {"agent.discount": 0.99, "transforms.reward_shift": 0},
     ]
     assert trial_config(config, specs[0]).agent.discount == 0.97
-    assert data_keys(config) == {(("transforms.reward_shift", -1),), (("transforms.reward_shift", 0),)}
+    assert (
+        data_keys(config, specs)
+        == data_keys(config, [])
+        == {(("transforms.reward_shift", -1),), (("transforms.reward_shift", 0),)}
+    )
     assert len({spec.name for spec in specs}) == 4
 
 
@@ -117,7 +121,10 @@ def test_random_samples_bring_all_inverse_temperatures_along_and_are_the_same_ag
 
 
 def test_sampled_numbers_can_be_written_down():
-    assert sampled_spec(config_of(), {"expectile": 0.712345678}).expectiles == (0.7123,)
+    config = config_of(search="random", expectiles=(), expectile_range=(0.5, 0.9), vary=("agent.discount=0.98765,0.9",))
+    spec = sampled_spec(config, {"expectile": 0.712345678, "agent.discount": 0.98765})
+    assert spec.expectiles == (0.7123,)
+    assert spec.varied == (("agent.discount", 0.98765),), "what was listed stays as it is"
 
 
 def test_a_member_alone_is_what_train_takes():
@@ -135,6 +142,8 @@ def test_rungs_grow_by_the_reduction_factor():
         800,
     )
     assert config_of(num_updates=900).rungs == ()
+    assert config_of(scheduler="asha", num_updates=20_000).rungs == (2223, 6669), "none just before the end"
+    assert config_of(scheduler="asha", num_updates=1_000_000).rungs == (111_112, 333_336)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +177,7 @@ def test_a_range_is_logarithmic_from_a_factor_of_ten():
         ({"vary": ("agent.discount=0.9,0.95", "agent.discount=0.99,0.97")}, "a setting is named twice"),
         ({"vary": ("agent.discount=0.9..0.99",)}, "a range is sampled from; use --search random or optuna"),
         ({"search": "random", "vary": ("agent.discount=0.99..0.9",)}, "two numbers, the lower one first"),
-        ({"search": "optuna", "vary": ("transforms.reward_shift=-1..0",)}, "it changes the data"),
+        ({"search": "random", "vary": ("transforms.reward_shift=-1..0",)}, "a copy of the data to itself"),
         ({"expectile_range": (0.5, 0.9)}, "with --search random or optuna"),
         ({"num_learners": 2, "batch_size": 256}, "a trial is one learner"),
         ({"critics": ("implicit", "sarsa")}, "a search has one kind of critic"),

@@ -174,6 +174,7 @@ def test_policies_are_extracted_from_critics_that_were_learned_first(plan: Trial
     for name in ("value.0.weight", "critic.1.weight", "target_critic.2.bias"):
         assert torch.equal(agent.tensors()[name], critics.tensors()[name])
     assert {line["phase"] for line in history(plan, "curve")} == {"critics", "policies"}
+    assert {len(line["members"]) for line in history(plan, "curve")} == {6}, "its critic's curve is every member's"
 
 
 def test_more_policies_are_extracted_from_the_critics_of_a_run(plan: TrialPlan, tmp_path: Path):
@@ -196,3 +197,4 @@ def test_a_rung_keeps_the_best_share_of_all_that_were_there(tmp_path: Path):
     assert who_goes_on(rung_file(tmp_path, 5, "third"), [0.0], 3) == []
     assert who_goes_on(rung_file(tmp_path, 5, "third"), [9.0], 3) == [], "what was decided stays"
     assert who_goes_on(rung_file(tmp_path, 9, "third"), [0.0], 3) == [0], "another rung"
+    assert who_goes_on(rung_file(tmp_path, 9, "fourth"), [float("nan"), 1.0], 3) == [1], "what has diverged leaves"

@@ -172,7 +172,7 @@ SEARCH = [
 ]
 EXTRACT = [
     ("--run nobody --inverse-temperatures 1", "run 'nobody' not found"),
-    ("--run {}/runs/broken --inverse-temperatures 1", "not found"),
+    ("--run nobody --inverse-temperatures", "inverse_temperatures is empty"),
     ("--inverse-temperatures 1", "--run"),
 ]
 EVALUATE = [
