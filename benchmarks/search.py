@@ -37,13 +37,14 @@ from iql_ray.data.demo import DEMO_ACTION_BOUNDS, DEMO_ENVIRONMENT, demo_dataset
 from iql_ray.data.packing import pack
 from iql_ray.data.prepared import read_manifest, shard_paths
 from iql_ray.data.transforms import Transforms
-from iql_ray.distributed.search import SearchProgress, search
+from iql_ray.distributed.search import search
 from iql_ray.distributed.search_answer import Answer, find_answer
 from iql_ray.distributed.search_checking import check_search
 from iql_ray.distributed.search_config import SearchConfig
 from iql_ray.distributed.search_plan import planned_trials
 from iql_ray.distributed.search_trainable import TrialData, TrialSettings, listed_spec, trial_plan
 from iql_ray.distributed.search_trial import TrialRun
+from iql_ray.distributed.search_tuning import SearchProgress
 from iql_ray.envs.maze_map import state_observations
 from iql_ray.envs.umaze_data import maze_data
 from iql_ray.evaluation.maze_study import MazeStudy

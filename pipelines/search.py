@@ -18,7 +18,7 @@ from pipelines import command_line
 from pipelines.ray_session import cluster_resources, ray_session
 
 if TYPE_CHECKING:
-    from iql_ray.distributed.search import SearchProgress
+    from iql_ray.distributed.search_tuning import SearchProgress
 
 SECONDS_BETWEEN_LINES = 15.0
 

@@ -267,3 +267,14 @@ def test_optuna_chooses_trials_and_finds_its_own_again(
     again = search.search(SearchConfig(resume=result["run_id"], storage=str(storage)))
     assert run_folder.read_lines(Path(result["run_folder"]) / "samples.jsonl") == samples
     assert again["best"] == result["best"]
+
+
+def test_a_search_whose_trials_fail_says_why_and_leaves_nothing_running(
+    ray_session: None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+):
+    storage = new_storage(tmp_path, tmp_path_factory)
+    dataset = tiny_dataset(tmp_path / "data")
+    config = search_config(dataset, storage, env="tests.evaluation.toys:BrokenEnv", max_failures=0, seeds=(0,))
+    with pytest.raises(RuntimeError, match=r"(?s)no member .* has a score.*first failure.*broken on purpose"):
+        search.search(config)
+    assert {run.info.status for run in runs_of(storage)} == {"FAILED"}

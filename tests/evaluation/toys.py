@@ -40,6 +40,15 @@ class CountingEnv(gymnasium.Env):
         return np.array([self._step, self._seed], np.float32), reward, is_last, False, info
 
 
+class BrokenEnv(CountingEnv):
+    """Fails in its second step."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self._step == 1:
+            raise RuntimeError("broken on purpose")
+        return super().step(action)
+
+
 class ChaoticEnv(CountingEnv):
     """60 to 90 steps round a circle, pushed by the action: a difference is three times as large a step later."""
 
