@@ -232,7 +232,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_at_the_next_save(
 
 def test_a_last_update_off_every_interval_is_recorded_and_saved(dataset: Path, tmp_path: Path):
     _, notes = trained(plan_of(train_config(dataset, num_updates=13), tmp_path))
-    assert notes.events[-2:] == [("point", 13), ("checkpoint", 13)]
+    assert [event for event in notes.events if event[1] == 13] == [("point", 13), ("checkpoint", 13)]
 
 
 def test_a_point_holds_losses_and_speed(dataset: Path, tmp_path: Path):
