@@ -60,7 +60,7 @@ def run_of(storage: Path) -> Path | None:
     return next((path.parent for path in storage.glob("*/config.json")), None)
 
 
-def wait_for_checkpoint(storage: Path, update_count: int, timeout_seconds: float = 90) -> Path:
+def wait_for_checkpoint(storage: Path, update_count: int, timeout_seconds: float = 240) -> Path:
     """The run's folder, once it has a checkpoint of at least that many updates and not yet its last."""
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:

@@ -181,7 +181,7 @@ def long_config(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Sea
     )
 
 
-def wait_until(is_so: Callable[[], bool], timeout_seconds: float = 120) -> None:
+def wait_until(is_so: Callable[[], bool], timeout_seconds: float = 240) -> None:
     deadline = time.monotonic() + timeout_seconds
     while not is_so():
         assert time.monotonic() < deadline, "waited in vain"
