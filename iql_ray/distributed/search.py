@@ -1,8 +1,7 @@
 """A search from its configuration to its answer, on Ray Tune.
 
-Tune places trials, starts them again after a failure and asks Optuna for the next one; where a trial stands is read
-from its own folder. So a killed trial, node or driver are one case: what is over is not run again, and the rest goes
-on from its last checkpoint.
+Where a trial stands is read from its own folder, so a killed trial, node or driver are one case: what is over is not
+run again, and the rest goes on from its last checkpoint. What Tune does is in `search_tuning.py`.
 """
 
 from __future__ import annotations
@@ -103,9 +102,8 @@ def resolved(checked: CheckedSearch) -> tuple[SearchConfig, str]:
         ValueError: no node has room for a trial.
     """
     config = checked.config
-    alone = replace(checked.run, config=replace(checked.run.config, num_learners=1))
-    device = device_of(alone)
-    limit = config.memory_limit or default_memory_limit(alone.config, device, ray.nodes())
+    device = device_of(checked.run)
+    limit = config.memory_limit or default_memory_limit(checked.run.config, device, ray.nodes())
     slots = num_slots(config, device, ray.cluster_resources())
     members = members_per_trial(config, device, slots)
     compiled = resolved_compile(train_config(config), device)

@@ -16,8 +16,7 @@ import yaml
 from iql_ray import config as config_io
 from iql_ray import run_folder
 from iql_ray.distributed.search_config import SearchConfig
-from iql_ray.distributed.search_plan import TrialSpec, member_config
-from iql_ray.distributed.search_record import MemberKey
+from iql_ray.distributed.search_plan import MemberKey, TrialSpec, member_config, member_key
 from iql_ray.distributed.search_trainable import trial_folder
 from iql_ray.distributed.search_trial import HISTORY_FILE
 from iql_ray.distributed.train_config import TrainConfig
@@ -151,7 +150,7 @@ def _scores_of(config: SearchConfig, folder: Path, spec: TrialSpec) -> dict[Memb
             continue
         for each in line["members"]:
             result = each["result"]
-            key = (spec.name, each["seed"], each["expectile"], each["inverse_temperature"])
+            key = member_key(spec.name, each)
             if not math.isfinite(result["return_mean"]):
                 scores.pop(key, None)
                 continue

@@ -58,6 +58,21 @@ class TrialSpec:
         return Configuration(expectile=expectile, inverse_temperature=inverse_temperature, varied=self.varied)
 
 
+MemberKey = tuple[str, int, float, float]
+"""Which member of which trial: the trial's name, seed, expectile, inverse temperature."""
+
+
+def member_key(trial: str, named: Mapping[str, Any]) -> MemberKey:
+    """Of a member as histories and records name it."""
+    return trial, named["seed"], named["expectile"], named["inverse_temperature"]
+
+
+def member_keys(spec: TrialSpec) -> list[MemberKey]:
+    """Of all members of a trial."""
+    members = itertools.product(spec.seeds, spec.expectiles, spec.inverse_temperatures)
+    return [(spec.name, *member) for member in members]
+
+
 def planned_trials(config: SearchConfig, members_per_trial: int) -> tuple[TrialSpec, ...]:
     """Every trial of a grid, or of a random search; Optuna chooses its own one by one."""
     if config.search == "random":

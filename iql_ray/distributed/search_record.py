@@ -12,7 +12,6 @@ What trials write is sent from here, on one thread beside the search.
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -29,7 +28,7 @@ from iql_ray.distributed.members import Trained, load_trained
 from iql_ray.distributed.monitor import evaluation_metrics
 from iql_ray.distributed.recording import begin_record
 from iql_ray.distributed.search_config import SearchConfig
-from iql_ray.distributed.search_plan import TrialSpec, member_config
+from iql_ray.distributed.search_plan import MemberKey, TrialSpec, member_config, member_key, member_keys
 from iql_ray.distributed.search_trainable import trial_folder
 from iql_ray.distributed.search_trial import HISTORY_FILE
 from iql_ray.distributed.train_config import TrainConfig
@@ -43,9 +42,6 @@ MEMBER_PACE = Pace(sample_seconds=None)
 """The machine's load is in the search's own run, not in every member's."""
 CLOSE_SECONDS, IMPATIENT_SECONDS = 60.0, 1.0
 FINISHED_LINE, STARTED_LINE = "finished", "started"
-
-MemberKey = tuple[str, int, float, float]
-"""Trial, seed, expectile, inverse temperature."""
 
 
 class SearchRecord:
@@ -67,12 +63,12 @@ class SearchRecord:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="search record")
         self._sent: list[Future[None]] = []
         lines = run_folder.read_lines(self.folder / MEMBERS_FILE)
-        self.member_runs: dict[MemberKey, str] = {_key(line): line["run_id"] for line in lines}
-        self._finished = {_key(line) for line in lines if line["event"] == FINISHED_LINE}
+        self.member_runs: dict[MemberKey, str] = {member_key(line["trial"], line): line["run_id"] for line in lines}
+        self._finished = {member_key(line["trial"], line) for line in lines if line["event"] == FINISHED_LINE}
 
     def is_recorded(self, spec: TrialSpec) -> bool:
         """Whether every member of the trial has its finished run."""
-        return all(key in self._finished for key in _keys(spec))
+        return all(key in self._finished for key in member_keys(spec))
 
     def follow(self, spec: TrialSpec) -> None:
         """The trial has news: send them, soon."""
@@ -120,7 +116,7 @@ class SearchRecord:
         lines, read_to = run_folder.read_new_lines(path, self._read_to.get(spec.name, 0))
         for line in lines:
             for each in line["members"]:
-                key = (spec.name, each["seed"], each["expectile"], each["inverse_temperature"])
+                key = member_key(spec.name, each)
                 if key not in self._finished:
                     self._send_line(self._logger(spec, key), self._evaluated[key], line, each)
         self._read_to[spec.name] = read_to
@@ -143,7 +139,7 @@ class SearchRecord:
     def _finish(self, spec: TrialSpec) -> None:
         self._send_news(spec)
         stood: dict[int, Trained] = {}
-        for key in (key for key in _keys(spec) if key not in self._finished):
+        for key in (key for key in member_keys(spec) if key not in self._finished):
             logger, result = self._logger(spec, key), self._last_result(key)
             last_update = result["num_updates"]
             if last_update not in stood:  # members that were stopped stand elsewhere than the others
@@ -250,12 +246,3 @@ def open_record(
         )
         begin_record(logger, replace(config, tracking_uri=None, dry_run=False), manifest)
     return SearchRecord(logger, config, manifest, tracking_uri)
-
-
-def _keys(spec: TrialSpec) -> list[MemberKey]:
-    members = itertools.product(spec.seeds, spec.expectiles, spec.inverse_temperatures)
-    return [(spec.name, *member) for member in members]
-
-
-def _key(line: Mapping[str, Any]) -> MemberKey:
-    return line["trial"], line["seed"], line["expectile"], line["inverse_temperature"]
