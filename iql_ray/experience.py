@@ -1,15 +1,17 @@
-"""The words every floor shares: a batch of transitions, the spaces they live in, the result of an episode.
+"""The words every floor shares: a batch of transitions, the spaces they live in, the result of an episode, and what
+rollout workers bring back from their environments.
 
-Nothing here computes; torch is named for types alone, so that reading a manifest never imports it.
+Nothing here computes; torch and numpy are named for types alone, so that reading a manifest never imports it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
@@ -70,3 +72,75 @@ class EpisodeResult:
     length: int
     is_success: bool | None = None
     """What the environment reported, None where it reports nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stand:
+    """Where one environment stands between two steps: enough to bring a simulator back there.
+
+    A new environment has the first episode, no actions and no noise state.
+    """
+
+    environment: int
+    """Which of all environments of the run, counted from 0 over all workers."""
+    episode: int = 0
+    """Which episode of this environment; its seed follows from both."""
+    actions: np.ndarray | None = None
+    """(steps, action_dim) taken in the unfinished episode so far; None or no rows at its beginning."""
+    noise_state: dict[str, Any] | None = None
+    """Of the generator that the environment's exploration draws from; None: fresh from the run's seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentFailure:
+    """An environment that raised, hung, or gave a value that is not finite; it began a new episode, if it still can."""
+
+    environment: int
+    episode: int
+    step: int
+    message: str
+    """Names the environment, the episode's seed, the step and the cause."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experience:
+    """Transitions as environments gave them, in their own units: rows by step, then by environment.
+
+    No transition crosses an episode: where one ends, `next_observations` has its last observation.
+    """
+
+    observations: np.ndarray
+    """(rows, observation_dim) float32."""
+    actions: np.ndarray
+    """(rows, action_dim) float32, as executed; a discrete one is its index."""
+    rewards: np.ndarray
+    """(rows,) float32."""
+    next_observations: np.ndarray
+    """(rows, observation_dim) float32."""
+    terminations: np.ndarray
+    """(rows,) bool."""
+    truncations: np.ndarray
+    """(rows,) bool."""
+    environments: np.ndarray
+    """(rows,) int32: which of all environments of the run."""
+    episodes: np.ndarray
+    """(rows,) int32: which episode of that environment."""
+    steps: np.ndarray
+    """(rows,) int32: counted from 0 in the episode."""
+    policy_versions: np.ndarray
+    """(rows,) int64: the updates behind the policy that acted."""
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """What a call of collecting brings back."""
+
+    experience: Experience
+    finished: tuple[EpisodeResult, ...] = ()
+    """Episodes that ended in it, with exploration noise."""
+    failures: tuple[EnvironmentFailure, ...] = ()
+    stands: tuple[Stand, ...] = ()
+    """Of every environment afterwards, without its actions, which whoever keeps the experience knows."""
