@@ -50,7 +50,14 @@ class CheckpointState:
     transforms: dict[str, Any]
     """As fitted."""
     sha256: dict[str, str]
+    online: dict[str, Any] = field(default_factory=dict)
+    """Where fine-tuning stands in its environments; empty offline."""
     format_version: int = FORMAT_VERSION
+
+    @property
+    def step(self) -> int:
+        """Where its curves have it: updates, online environment steps."""
+        return self.online.get("num_env_steps", self.update_count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +73,13 @@ class Checkpoint:
     device: str = "cpu"
     configuration: dict[str, Any] = field(default_factory=dict)
     transforms: dict[str, Any] = field(default_factory=dict)
+    online: dict[str, Any] = field(default_factory=dict)
+    """As in `CheckpointState`."""
+
+    @property
+    def step(self) -> int:
+        """Where its curves have it: updates, online environment steps."""
+        return self.online.get("num_env_steps", self.update_count)
 
 
 class CorruptCheckpointError(Exception):
@@ -89,6 +103,7 @@ def save(run: Path, checkpoint: Checkpoint, policy: Policy) -> Path:
         device=checkpoint.device,
         configuration=checkpoint.configuration,
         transforms=checkpoint.transforms,
+        online=checkpoint.online,
         sha256={name: _sha256(partial / name) for name in HASHED_FILES},
     )
     config.save(state, partial / STATE_FILE)
@@ -117,6 +132,7 @@ def load(run: Path, update_count: int) -> Checkpoint:
         device=state.device,
         configuration=state.configuration,
         transforms=state.transforms,
+        online=state.online,
     )
 
 

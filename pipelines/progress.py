@@ -6,20 +6,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from iql_ray.distributed.monitor import Progress
 
 SECONDS_BETWEEN_LINES = 15.0
 Write = Callable[[str], None]
+Unit = Literal["updates", "environment steps"]
 
 
 @contextmanager
-def shown_progress(num_updates: int) -> Iterator[Callable[[Progress], None]]:
-    """A function that shows where a run of `num_updates` stands, fitting to what stderr is."""
+def shown_progress(total: int, unit: Unit = "updates") -> Iterator[Callable[[Progress], None]]:
+    """A function that shows where a run of so many `unit` stands, fitting to what stderr is."""
     if not sys.stderr.isatty():
-        yield Lines(num_updates, lambda line: print(line, file=sys.stderr, flush=True)).show
+        yield Lines(total, lambda line: print(line, file=sys.stderr, flush=True), unit=unit).show
         return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -27,14 +28,13 @@ def shown_progress(num_updates: int) -> Iterator[Callable[[Progress], None]]:
 
     columns = (TextColumn("training"), BarColumn(), TextColumn("{task.fields[numbers]}"), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("training", total=num_updates, numbers="")
-        lines = Lines(
-            num_updates, lambda line: bar.console.print(line, markup=False), seconds_between_lines=float("inf")
-        )
+        task = bar.add_task("training", total=total, numbers="")
+        write = lambda line: bar.console.print(line, markup=False)  # noqa: E731
+        lines = Lines(total, write, seconds_between_lines=float("inf"), unit=unit)
 
         def show(progress: Progress) -> None:
             lines.show(progress)
-            bar.update(task, completed=progress.update_count, numbers=numbers_of(progress, num_updates))
+            bar.update(task, completed=progress.step, numbers=numbers_of(progress, total, unit))
 
         yield show
 
@@ -42,13 +42,19 @@ def shown_progress(num_updates: int) -> Iterator[Callable[[Progress], None]]:
 class Lines:
     """Every message and every evaluation once, and the state of training now and then."""
 
-    def __init__(self, num_updates: int, write: Write, seconds_between_lines: float = SECONDS_BETWEEN_LINES) -> None:
-        self._num_updates = num_updates
+    def __init__(
+        self,
+        total: int,
+        write: Write,
+        seconds_between_lines: float = SECONDS_BETWEEN_LINES,
+        unit: Unit = "updates",
+    ) -> None:
+        self._total, self._unit = total, unit
         self._write = write
         self._seconds_between_lines = seconds_between_lines
         self._num_messages = 0
         self._evaluated: int | None = None
-        self._shown_update: int | None = None
+        self._shown_step: int | None = None
         self._shown_at = time.monotonic()
 
     def show(self, progress: Progress) -> None:
@@ -57,9 +63,9 @@ class Lines:
         self._num_messages = len(progress.messages)
         self._show_evaluation(progress)
         is_due = time.monotonic() - self._shown_at >= self._seconds_between_lines
-        if is_due and progress.metrics and progress.update_count != self._shown_update:
-            self._write(f"training {numbers_of(progress, self._num_updates)}")
-            self._shown_update, self._shown_at = progress.update_count, time.monotonic()
+        if is_due and progress.metrics and progress.step != self._shown_step:
+            self._write(f"training {numbers_of(progress, self._total, self._unit)}")
+            self._shown_step, self._shown_at = progress.step, time.monotonic()
 
     def _show_evaluation(self, progress: Progress) -> None:
         result = progress.evaluation
@@ -69,17 +75,20 @@ class Lines:
         low, high = result["return_ci"]
         is_fitted = result.get("method") == "fqe"
         what, where = ("fitted value", "held-out episodes") if is_fitted else ("return", "episodes")
+        after = result["num_env_steps"] if self._unit == "environment steps" else result["num_updates"]
         self._write(
-            f"evaluation after {result['num_updates']:,} updates: {what} {result['return_mean']:.1f} "
+            f"evaluation after {after:,} {self._unit}: {what} {result['return_mean']:.1f} "
             f"[{low:.1f}, {high:.1f}] over {result['num_episodes']} {where}"
         )
 
 
-def numbers_of(progress: Progress, num_updates: int) -> str:
+def numbers_of(progress: Progress, total: int, unit: Unit = "updates") -> str:
     """`12,000 / 30,000 updates  141 updates/s  value loss 0.031`."""
     metrics = progress.metrics
-    parts = [f"{progress.update_count:,} / {num_updates:,} updates"]
-    if metrics:
-        parts.append(f"{metrics['time/updates_per_second']:.0f} updates/s")
-        parts += [f"{name} loss {metrics[f'train/{name}_loss']:.3g}" for name in ("value", "critic", "policy")]
-    return "  ".join(parts)
+    parts = [f"{progress.step:,} / {total:,} {unit}"]
+    if (rate := metrics.get("time/updates_per_second")) is not None:
+        parts.append(f"{rate:.0f} updates/s")
+    if (episode_return := metrics.get("online/episode_return")) is not None:
+        parts.append(f"episode return {episode_return:.4g}")
+    losses = {name: metrics.get(f"train/{name}_loss") for name in ("value", "critic", "policy")}
+    return "  ".join(parts + [f"{name} loss {loss:.3g}" for name, loss in losses.items() if loss is not None])

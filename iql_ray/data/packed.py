@@ -17,6 +17,8 @@ from torch import Tensor
 from iql_ray.experience import Spaces, TransitionBatch
 from iql_ray.seeding import child_seed
 
+SAMPLER = "sampler"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowLayout:
@@ -69,18 +71,15 @@ class UniformSampler(Iterator[TransitionBatch]):
         self._rows = rows
         self._layout = layout
         self._batch_size = batch_size
-        self._generators = [
-            torch.Generator(rows.device).manual_seed(child_seed(seed, "sampler", rank)) for seed in seeds
-        ]
+        self._streams = IndexStreams(SAMPLER, seeds, rank, rows.device)
 
     def __next__(self) -> TransitionBatch:
-        batches = [self._rows.index_select(0, self._indices(generator)) for generator in self._generators]
-        rows = batches[0] if len(batches) == 1 else torch.stack(batches)
-        return self._layout.split(rows)
+        drawn = self._streams.draw(len(self._rows), self._batch_size)
+        return self._layout.split(stacked([self._rows.index_select(0, indices) for indices in drawn]))
 
     def random_states(self) -> dict[str, Tensor]:
         """States of the generators, uint8 tensors by name."""
-        return {f"sampler.{index}": each.get_state() for index, each in enumerate(self._generators)}
+        return self._streams.states()
 
     def load(self, random_states: Mapping[str, Tensor]) -> None:
         """Continue the streams where `random_states()` was taken.
@@ -88,13 +87,41 @@ class UniformSampler(Iterator[TransitionBatch]):
         Raises:
             ValueError: it was taken of rows that were streamed (`streaming.py`), which were seen in another order.
         """
-        if "sampler.0" not in random_states:
+        if f"{SAMPLER}.0" not in random_states:
             raise ValueError(
                 "the checkpoint is of a learner that streamed its rows, now they would be held; resume with the memory "
                 "limit of the run's configuration, or start a new run"
             )
-        for index, generator in enumerate(self._generators):
-            generator.set_state(random_states[f"sampler.{index}"].cpu())
+        self._streams.load(random_states)
 
-    def _indices(self, generator: torch.Generator) -> Tensor:
-        return torch.randint(len(self._rows), (self._batch_size,), generator=generator, device=self._rows.device)
+
+class IndexStreams:
+    """Uniform row numbers with replacement: one independent stream per seed, each learner's its own.
+
+    Args:
+        name: of the streams' states in a checkpoint, and of the seeds that they begin with.
+    """
+
+    def __init__(self, name: str, seeds: Sequence[int], rank: int, device: torch.device) -> None:
+        self._name, self._device = name, device
+        self._generators = [torch.Generator(device).manual_seed(child_seed(seed, name, rank)) for seed in seeds]
+
+    def draw(self, num_rows: int, count: int) -> list[Tensor]:
+        """(count,) numbers below `num_rows` for each seed."""
+        return [
+            torch.randint(num_rows, (count,), generator=generator, device=self._device)
+            for generator in self._generators
+        ]
+
+    def states(self) -> dict[str, Tensor]:
+        """uint8 tensors by name."""
+        return {f"{self._name}.{index}": each.get_state() for index, each in enumerate(self._generators)}
+
+    def load(self, random_states: Mapping[str, Tensor]) -> None:
+        for index, generator in enumerate(self._generators):
+            generator.set_state(random_states[f"{self._name}.{index}"].cpu())
+
+
+def stacked(rows: Sequence[Tensor]) -> Tensor:
+    """Rows of each seed with a leading seed axis; of one seed, as they are."""
+    return rows[0] if len(rows) == 1 else torch.stack(list(rows))

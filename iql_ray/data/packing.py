@@ -5,6 +5,7 @@ It runs in Ray Data's tasks, so it imports no torch: that would cost every new w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,8 @@ from iql_ray.data.transforms import Transforms
 if TYPE_CHECKING:
     import pyarrow as pa
 
+PACKED_COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminations")
+
 
 def pack(table: pa.Table, transforms: Transforms, next_actions: np.ndarray | None = None) -> np.ndarray:
     """Rows of the transition schema as a new (rows, width) float32 matrix in the agent's units.
@@ -22,17 +25,25 @@ def pack(table: pa.Table, transforms: Transforms, next_actions: np.ndarray | Non
         next_actions: (rows, action_dim) the environment's actions taken after these rows; a terminated row's may be
             anything and is packed as zeros, for nothing is bootstrapped from it. None: rows have no such part.
     """
-    terminations = column_values(table, "terminations")[:, None]
-    columns = [
-        transforms.observations(column_values(table, "observations")),
-        transforms.agent_actions(column_values(table, "actions")),
-        transforms.rewards(column_values(table, "rewards"))[:, None],
-        transforms.observations(column_values(table, "next_observations")),
+    columns = {name: column_values(table, name) for name in PACKED_COLUMNS}
+    return pack_columns(columns, transforms, next_actions)
+
+
+def pack_columns(
+    columns: Mapping[str, np.ndarray], transforms: Transforms, next_actions: np.ndarray | None = None
+) -> np.ndarray:
+    """As `pack`, from arrays in the environment's units by name: `PACKED_COLUMNS`."""
+    terminations = columns["terminations"][:, None]
+    parts = [
+        transforms.observations(columns["observations"]),
+        transforms.agent_actions(columns["actions"]),
+        transforms.rewards(columns["rewards"])[:, None],
+        transforms.observations(columns["next_observations"]),
         terminations,
     ]
     if next_actions is not None:
-        columns.append(np.where(terminations, np.float32(0), transforms.agent_actions(next_actions)))
-    return np.concatenate(columns, axis=1, dtype=np.float32)
+        parts.append(np.where(terminations, np.float32(0), transforms.agent_actions(next_actions)))
+    return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
 def column_values(table: pa.Table, name: str) -> np.ndarray:

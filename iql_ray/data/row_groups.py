@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iql_ray.data.packing import pack
+from iql_ray.data.packing import PACKED_COLUMNS, pack
 from iql_ray.data.selection import SelectedRows
 from iql_ray.data.transforms import Transforms
 
@@ -23,7 +23,6 @@ ROWS_PER_READ = 8192
 FILE_BUFFER_BYTES = 256 * 2**10
 """Of each column of the file that is being read."""
 
-PACKED_COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminations")
 SELECTED_BY = ("episode", "step", "terminations")
 
 

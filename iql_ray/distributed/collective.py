@@ -43,3 +43,12 @@ def gather(own: Any) -> list[Any]:
     if num_learners() > 1:
         process_group.all_gather_object(everyone, own)
     return everyone
+
+
+def from_first(own: Any) -> Any:
+    """The first learner's object, for every learner."""
+    if num_learners() == 1:
+        return own
+    everyone = [own]
+    process_group.broadcast_object_list(everyone, src=0)
+    return everyone[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ from iql_ray.algorithm.action_kinds import LOG_STD_MAX, LOG_STD_MIN
 from iql_ray.algorithm.agent import IQLAgent
 from iql_ray.algorithm.update_rule import Learns
 from iql_ray.data.packed import RowLayout
+from iql_ray.data.replay import Sampler
 from iql_ray.data.streaming import StreamedRows, sampler_of
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed import collective
@@ -50,13 +51,16 @@ class RunPlan:
 class Recorder(Protocol):
     """Where the first learner's news goes; the monitor in a real run."""
 
-    def record(self, update_count: int, metrics: dict[str, float]) -> None:
-        """Take a point of the training curves; durable when this returns."""
+    def record(self, step: int, metrics: dict[str, float]) -> None:
+        """Take a point of the training curves, at updates or online environment steps; durable when this returns."""
         ...
 
-    def checkpoint_saved(self, update_count: int) -> None:
+    def checkpoint_saved(self, update_count: int, step: int) -> None:
         """A checkpoint has just been committed; called by the thread that wrote it."""
         ...
+
+
+MakeSampler = Callable[[Any, RowLayout, int, Sequence[int], int], Sampler]
 
 
 class RunningMeans:
@@ -65,7 +69,7 @@ class RunningMeans:
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
         self._sum: Tensor | None = None
-        self._num_updates = 0
+        self.num_updates = 0
 
     def add(self, metrics: dict[str, Tensor]) -> None:
         """Each (critics,) or (policies,)."""
@@ -74,7 +78,7 @@ class RunningMeans:
             self._sizes = {name: len(value) for name, value in metrics.items()}
             self._sum = torch.zeros_like(values)
         self._sum += values
-        self._num_updates += 1
+        self.num_updates += 1
 
     def take(self) -> dict[str, float]:
         """As `take_by_member`, means over members too."""
@@ -84,9 +88,9 @@ class RunningMeans:
         """The means since the last call, under `train/`, over all learners too: every one must call it."""
         assert self._sum is not None
         collective.average(self._sum)
-        means = (self._sum / self._num_updates).split(list(self._sizes.values()))
+        means = (self._sum / self.num_updates).split(list(self._sizes.values()))
         self._sum.zero_()
-        self._num_updates = 0
+        self.num_updates = 0
         return {f"train/{name}": mean.tolist() for name, mean in zip(self._sizes, means, strict=True)}
 
 
@@ -95,6 +99,7 @@ class Learner:
 
     Args:
         average: over all learners, of gradients or of what `average_every` says; None where there is one.
+        make_sampler: from rows, layout, batch size, seeds and rank to minibatches.
     """
 
     def __init__(
@@ -104,6 +109,7 @@ class Learner:
         rank: int,
         average: collective.Average | None,
         learns: Learns = "everything",
+        make_sampler: MakeSampler = sampler_of,
     ) -> None:
         config = plan.config
         self.plan = plan
@@ -123,7 +129,7 @@ class Learner:
         )
         batch_size = config.batch_size // config.num_learners
         layout = RowLayout.of(plan.spaces, config.selection.with_next_actions)
-        self.sampler = sampler_of(rows, layout, batch_size, config.population.seeds, rank)
+        self.sampler = make_sampler(rows, layout, batch_size, config.population.seeds, rank)
 
     def random_states(self) -> dict[str, Tensor]:
         return {**self.agent.random_states(), **self.sampler.random_states()}
@@ -178,7 +184,7 @@ def train(learner: Learner, batches: Iterator[TransitionBatch], recorder: Record
     config, agent, means = learner.plan.config, learner.agent, RunningMeans()
     with BackgroundWriter() as writer:
         if agent.update_count == 0:
-            save(learner, recorder, writer)
+            save(learner, recorder, writer, is_to_be_evaluated=config.evaluation_method is not None)
         lap, first_update = Lap(agent.update_count), agent.update_count + 1
         while agent.update_count < config.num_updates:
             means.add(agent.update(next(batches)))
@@ -192,7 +198,8 @@ def train(learner: Learner, batches: Iterator[TransitionBatch], recorder: Record
                 if learner.rank == 0:
                     recorder.record(agent.update_count, metrics)
             if is_saved:
-                save(learner, recorder, writer)
+                is_evaluated = is_evaluation_due(config, agent.update_count)
+                save(learner, recorder, writer, is_to_be_evaluated=is_evaluated)
 
 
 def freeze_collector() -> None:
@@ -216,23 +223,42 @@ class Lap:
         return {"time/updates_per_second": rate}
 
 
-def save(learner: Learner, recorder: Recorder, writer: BackgroundWriter) -> None:
-    """Have a checkpoint of all learners as they are now committed; collective, the first one's writer writes."""
-    plan, update_count = learner.plan, learner.agent.update_count
-    state = checkpoint_of(learner, is_to_be_evaluated=is_evaluation_due(plan.config, update_count))
+def save(
+    learner: Learner,
+    recorder: Recorder,
+    writer: BackgroundWriter,
+    *,
+    is_to_be_evaluated: bool,
+    online: dict[str, Any] | None = None,
+    write_experience: Callable[[], None] | None = None,
+) -> None:
+    """Have a checkpoint of all learners as they are now committed; collective, the first one's writer writes.
+
+    Args:
+        online: where fine-tuning stands.
+        write_experience: what the checkpoint relies on; it is called before the commit.
+    """
+    plan = learner.plan
+    state = replace(checkpoint_of(learner, is_to_be_evaluated=is_to_be_evaluated), online=online or {})
     if learner.rank > 0:
         return
     writer.wait()
     copies = {name: value.to("cpu", copy=True) for name, value in state.tensors.items()}
     policy = learner.policy()
-    writer.submit(lambda: commit(plan, replace(state, tensors=copies), policy, recorder))
+
+    def write() -> None:
+        if write_experience is not None:
+            write_experience()
+        commit(plan, replace(state, tensors=copies), policy, recorder)
+
+    writer.submit(write)
 
 
 def commit(plan: RunPlan, state: checkpoint.Checkpoint, policy: Policy, recorder: Recorder) -> None:
     """Write a checkpoint, delete those that it makes superfluous, and say so."""
     checkpoint.save(plan.run_folder, state, policy)
     checkpoint.prune(plan.run_folder, plan.config.num_checkpoints_to_keep)
-    recorder.checkpoint_saved(state.update_count)
+    recorder.checkpoint_saved(state.update_count, state.step)
 
 
 def checkpoint_of(learner: Learner, *, is_to_be_evaluated: bool = False) -> checkpoint.Checkpoint:
@@ -274,11 +300,15 @@ class MonitorRecorder:
     def __init__(self, monitor: Any) -> None:
         self._monitor = monitor
 
-    def record(self, update_count: int, metrics: dict[str, float]) -> None:
-        ray.get(self._monitor.record.remote(update_count, metrics))
+    def record(self, step: int, metrics: dict[str, float]) -> None:
+        ray.get(self._monitor.record.remote(step, metrics))
 
-    def checkpoint_saved(self, update_count: int) -> None:
-        self._monitor.checkpoint_saved.remote(update_count)
+    def checkpoint_saved(self, update_count: int, step: int) -> None:
+        self._monitor.checkpoint_saved.remote(update_count, step)
+
+    def evaluation(self, update_count: int) -> dict[str, Any]:
+        """Of a checkpoint that asks for one; waits until it is done."""
+        return ray.get(self._monitor.wait_for_evaluation.remote(update_count))
 
     def warn(self, message: str) -> None:
         ray.get(self._monitor.warn.remote(message))

@@ -41,7 +41,8 @@ EMBEDDED_TIMEOUT_SECONDS = 600.0
 class Progress:
     """Where a run stands, for whoever watches it."""
 
-    update_count: int
+    step: int
+    """Updates, online environment steps."""
     metrics: dict[str, float]
     evaluation: dict[str, Any] | None
     messages: tuple[str, ...]
@@ -71,7 +72,7 @@ class RunMonitor:
         self.folder = logger.folder
         self._logger = logger
         self._evaluate = evaluate
-        self._update_count = 0
+        self._step = 0
         self._metrics: dict[str, float] = {}
         self._messages: list[str] = []
         self._error: Exception | None = None
@@ -82,17 +83,17 @@ class RunMonitor:
         if evaluate is not None:
             self._thread.start()
 
-    def record(self, update_count: int, metrics: dict[str, float]) -> None:
+    def record(self, step: int, metrics: dict[str, float]) -> None:
         """A point of the training curves; on the disk when this returns."""
-        self._logger.log_metrics(update_count, metrics)
-        self._update_count, self._metrics = update_count, metrics
+        self._logger.log_metrics(step, metrics)
+        self._step, self._metrics = step, metrics
 
-    def checkpoint_saved(self, update_count: int) -> None:
+    def checkpoint_saved(self, update_count: int, step: int) -> None:
         """A checkpoint is there; it is evaluated if it says so."""
-        self._update_count = max(self._update_count, update_count)
+        self._step = max(self._step, step)
         self._logger.set_tags({"iql_ray.last_checkpoint": run_folder.checkpoint_folder(self.folder, update_count)})
         with self._news:
-            self._news.notify()
+            self._news.notify_all()
 
     def warn(self, message: str) -> None:
         """Something that the user should read, and that does not end the run."""
@@ -101,11 +102,25 @@ class RunMonitor:
     def progress(self) -> Progress:
         evaluations = run_folder.read_evaluations(self.folder)
         return Progress(
-            update_count=self._update_count,
+            step=self._step,
             metrics=self._metrics,
             evaluation=evaluations[max(evaluations)] if evaluations else None,
             messages=tuple(self._messages),
         )
+
+    def wait_for_evaluation(self, update_count: int) -> dict[str, Any]:
+        """The evaluation of a checkpoint that asks for one, once it is done.
+
+        Raises:
+            RuntimeError: an evaluation failed, or the checkpoint is damaged.
+        """
+        with self._news:
+            while update_count not in (evaluations := run_folder.read_evaluations(self.folder)):
+                self._raise_error()
+                if update_count in self._damaged:
+                    raise RuntimeError(f"checkpoint {update_count} of {self.folder} was damaged before its evaluation")
+                self._news.wait(timeout=1.0)
+        return evaluations[update_count]
 
     def finish_evaluations(self) -> None:
         """Wait until every checkpoint that asks for it is evaluated.
@@ -115,11 +130,10 @@ class RunMonitor:
         """
         with self._news:
             self._is_ending = True
-            self._news.notify()
+            self._news.notify_all()
         if self._evaluate is not None:
             self._thread.join()
-        if self._error is not None:
-            raise RuntimeError(f"evaluation failed: {self._error}") from self._error
+        self._raise_error()
 
     def close(
         self, status: FinalStatus, model: PolicyModel | None = None, timeout_seconds: float = SERVER_TIMEOUT_SECONDS
@@ -156,6 +170,10 @@ class RunMonitor:
             "is_tracking_complete": is_complete,
         }
 
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise RuntimeError(f"evaluation failed: {self._error}") from self._error
+
     def _evaluate_pending(self) -> None:
         """The evaluation thread: the oldest pending checkpoint first, until the run ends and none is left."""
         try:
@@ -169,8 +187,10 @@ class RunMonitor:
                         return
                     self._news.wait(timeout=1.0)
         except Exception as error:
-            self._error = error
             self.warn(f"evaluation failed, training goes on: {error}")
+            with self._news:
+                self._error = error
+                self._news.notify_all()
 
     def _is_new(self, update_count: int) -> bool:
         """Not one that was found damaged and is still the same."""
@@ -187,10 +207,14 @@ class RunMonitor:
             self._damaged[update_count] = self._written_at(update_count)
             self.warn(f"{error}; it is evaluated if it is written anew")
             return
-        result = {"num_updates": update_count, **self._evaluate(policy)}
+        state = checkpoint.read_state(run_folder.checkpoint_folder(self.folder, update_count))
+        online = {"num_env_steps": state.step} if state.online else {}
+        result = {"num_updates": update_count, **online, **self._evaluate(policy)}
         # In this order: a crash in between repeats the evaluation, whose points are then recognised as logged.
-        self._logger.log_metrics(update_count, evaluation_metrics(result))
-        run_folder.append_evaluation(self.folder, result)
+        self._logger.log_metrics(state.step, evaluation_metrics(result))
+        with self._news:
+            run_folder.append_evaluation(self.folder, result)
+            self._news.notify_all()
         best = run_folder.checkpoint_folder(self.folder, run_folder.best_update(self.folder) or 0)
         self._logger.set_tags({"iql_ray.best_checkpoint": best})
 

@@ -150,11 +150,11 @@ class Notes:
         self.events: list[tuple[str, int]] = []
         self.points: dict[int, dict[str, float]] = {}
 
-    def record(self, update_count: int, metrics: dict[str, float]) -> None:
-        self.events.append(("point", update_count))
-        self.points[update_count] = metrics
+    def record(self, step: int, metrics: dict[str, float]) -> None:
+        self.events.append(("point", step))
+        self.points[step] = metrics
 
-    def checkpoint_saved(self, update_count: int) -> None:
+    def checkpoint_saved(self, update_count: int, step: int) -> None:
         self.events.append(("checkpoint", update_count))
 
     def updates(self, kind: str) -> list[int]:

@@ -172,14 +172,14 @@ class SlowNotes(Notes):
         super().__init__()
         self.is_later = threading.Event()
 
-    def record(self, update_count: int, metrics: dict[str, float]) -> None:
-        super().record(update_count, metrics)
-        if update_count == 16:
+    def record(self, step: int, metrics: dict[str, float]) -> None:
+        super().record(step, metrics)
+        if step == 16:
             self.is_later.set()
 
-    def checkpoint_saved(self, update_count: int) -> None:
+    def checkpoint_saved(self, update_count: int, step: int) -> None:
         assert update_count != 10 or self.is_later.wait(60)
-        super().checkpoint_saved(update_count)
+        super().checkpoint_saved(update_count, step)
 
 
 def test_updates_go_on_while_a_checkpoint_is_written_and_the_next_waits_for_it(dataset: Path, tmp_path: Path):
@@ -348,6 +348,6 @@ def test_saving_does_not_disturb_training(dataset: Path, tmp_path: Path):
     learner = learner_of(plan_of(train_config(dataset), tmp_path))
     before = copied(learner.agent.tensors()), copied(learner.random_states())
     with BackgroundWriter() as writer:
-        save(learner, Notes(), writer)
+        save(learner, Notes(), writer, is_to_be_evaluated=False)
     assert different(learner.agent.tensors(), before[0]) == []
     assert different(learner.random_states(), before[1]) == []

@@ -123,7 +123,7 @@ def test_a_checkpoint_that_comes_during_an_evaluation_is_evaluated_after_it(tmp_
     monitor = monitor_of(FakeLogger(tmp_path), evaluate)
     assert is_started.wait(10)
     saved(tmp_path, 10)
-    monitor.checkpoint_saved(10)
+    monitor.checkpoint_saved(10, 10)
     monitor.finish_evaluations()
     assert evaluate.evaluated == [0, 10]
 
@@ -154,7 +154,7 @@ def test_a_checkpoint_whose_policy_is_damaged_does_not_end_the_run(tmp_path: Pat
     assert is_first_done.wait(10)
     threading.Event().wait(0.3)  # the thread meets the damaged one
     saved(tmp_path, 10)
-    monitor.checkpoint_saved(10)
+    monitor.checkpoint_saved(10, 10)
     monitor.finish_evaluations()
     assert evaluate.evaluated == [0, 10]
 
@@ -219,7 +219,7 @@ def test_progress_is_the_last_point_the_last_evaluation_and_every_message(tmp_pa
     monitor.warn("careful")
     monitor.finish_evaluations()
     progress = monitor.progress()
-    assert (progress.update_count, progress.metrics) == (500, {"train/value_loss": 0.25})
+    assert (progress.step, progress.metrics) == (500, {"train/value_loss": 0.25})
     assert progress.evaluation == {"num_updates": 0, **result(0.0)}
     assert progress.messages == ("careful",)
 

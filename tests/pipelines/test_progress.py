@@ -23,7 +23,7 @@ METRICS = {
 def progress(update_count: int = 12_000, evaluated: int | None = None, messages: tuple[str, ...] = ()) -> Progress:
     evaluation: dict[str, Any] = {"return_mean": -150.26, "return_ci": [-160.0, -140.0], "num_episodes": 10}
     return Progress(
-        update_count=update_count,
+        step=update_count,
         metrics=METRICS,
         evaluation=None if evaluated is None else {"num_updates": evaluated, **evaluation},
         messages=messages,
@@ -42,7 +42,7 @@ def test_the_state_of_training_is_one_line_with_speed_and_losses():
 
 
 def test_before_the_first_point_there_is_only_the_count():
-    assert numbers_of(Progress(update_count=0, metrics={}, evaluation=None, messages=()), 500) == "0 / 500 updates"
+    assert numbers_of(Progress(step=0, metrics={}, evaluation=None, messages=()), 500) == "0 / 500 updates"
 
 
 def test_a_message_is_written_once(written: list[str]):
@@ -65,7 +65,7 @@ def test_an_evaluation_is_written_once(written: list[str]):
 
 def test_a_value_from_data_alone_is_not_called_a_return(written: list[str]):
     evaluation = {"method": "fqe", "return_mean": 1.0, "return_ci": [0.0, 2.0], "num_episodes": 25, "num_updates": 7}
-    Lines(9, written.append).show(Progress(update_count=7, metrics={}, evaluation=evaluation, messages=()))
+    Lines(9, written.append).show(Progress(step=7, metrics={}, evaluation=evaluation, messages=()))
     assert written == ["evaluation after 7 updates: fitted value 1.0 [0.0, 2.0] over 25 held-out episodes"]
 
 
