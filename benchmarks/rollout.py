@@ -17,7 +17,8 @@ import gymnasium
 import numpy as np
 
 from iql_ray.envs.catalog import make_env, spaces_of
-from iql_ray.evaluation.episodes import GROUP_WIDTH, run_group, split_into_groups
+from iql_ray.envs.acting import GROUP_WIDTH
+from iql_ray.evaluation.episodes import run_group, split_into_groups
 from iql_ray.experience import Spaces
 from iql_ray.policy import Policy, PolicyDescription
 

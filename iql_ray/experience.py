@@ -89,6 +89,8 @@ class Stand:
     """(steps, action_dim) taken in the unfinished episode so far; None or no rows at its beginning."""
     noise_state: dict[str, Any] | None = None
     """Of the generator that the environment's exploration draws from; None: fresh from the run's seed."""
+    num_failures: int = 0
+    """So far: an environment that failed too often is not stepped any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,3 +146,5 @@ class Collected:
     failures: tuple[EnvironmentFailure, ...] = ()
     stands: tuple[Stand, ...] = ()
     """Of every environment afterwards, without its actions, which whoever keeps the experience knows."""
+    quarantined: tuple[int, ...] = ()
+    """Environments that failed too often and give no experience any more; all failures are in `failures`, once."""

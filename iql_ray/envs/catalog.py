@@ -53,13 +53,14 @@ REFERENCE_NAMES = {
 """gymnasium's names, without the version, -> D4RL's names in reference_returns.json."""
 
 
-def make_env(environment_id: str, **kwargs: Any) -> gymnasium.Env:
+def make_env(environment_id: str, *, is_checked: bool = True, **kwargs: Any) -> gymnasium.Env:
     """Make an environment by name.
 
     Args:
         environment_id: an id of gymnasium's (`Hopper-v5`) or ours (`iql_ray/UMaze-v0`), `module:id` where importing
             the module registers the id, or `module:EntryPoint` where the module holds a class or function that makes
             the environment.
+        is_checked: wrapped by gymnasium's checker of first steps, which warns; every step is a little slower.
         kwargs: passed to the environment.
 
     Raises:
@@ -73,7 +74,7 @@ def make_env(environment_id: str, **kwargs: Any) -> gymnasium.Env:
     else:
         _register_optional_package(environment_id)
     try:
-        return gymnasium.make(environment_id, **kwargs)
+        return gymnasium.make(environment_id, disable_env_checker=None if is_checked else True, **kwargs)
     except gymnasium.error.UnregisteredEnv as error:
         raise ValueError(f"environment '{environment_id}' is unknown: {error}{_nearest_names(name)}") from error
     except (gymnasium.error.Error, ImportError) as error:

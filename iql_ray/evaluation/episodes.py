@@ -1,8 +1,8 @@
 """Whole episodes under a policy, in one process, so that a policy and a seed give the same returns to the last bit.
 
-A matrix product changes its last bits with its number of rows, and a chaotic environment makes different episodes of
-them. So the policy always acts on a full batch of GROUP_WIDTH rows, and a group of that many episodes is the unit of
-work, whoever runs it. Between machines whose processors differ, the last bits may still differ. Knows no Ray.
+The policy always acts on a full batch of GROUP_WIDTH rows (`envs/acting.py` says why), and a group of that many
+episodes is the unit of work, whoever runs it. Between machines whose processors differ, the last bits may still
+differ. Knows no Ray.
 """
 
 from __future__ import annotations
@@ -13,17 +13,14 @@ from typing import Any, cast
 import gymnasium
 import numpy as np
 
+from iql_ray.envs.acting import GROUP_WIDTH, RowNoise, success_after
 from iql_ray.envs.catalog import check_spaces, environment_spaces, name_of
 from iql_ray.experience import EpisodeResult, Spaces
 from iql_ray.policy import Policy
 from iql_ray.seeding import child_seed, child_seed_32
 
-GROUP_WIDTH = 8
-"""Episodes of a group, rows of every batch that the policy acts on. Another width, other last bits."""
 MAX_EPISODE_STEPS = 200_000
 """An episode longer than this is taken for one without an end."""
-SUCCESS_KEYS = ("success", "is_success", "goal_achieved")
-"""Where environments report success in a step's info; the first one present counts."""
 
 
 class EpisodeError(RuntimeError):
@@ -71,7 +68,8 @@ def run_group(
     observations = np.zeros((GROUP_WIDTH, policy.description.observation_dim), np.float32)
     for row, episode in enumerate(episodes):
         observations[row] = episode.reset()
-    noise = cast(np.random.Generator, _NoisePerEpisode(seeds))
+    generators = [np.random.default_rng(child_seed(seed, "action noise")) for seed in seeds]
+    noise = cast(np.random.Generator, RowNoise(dict(enumerate(generators))))
     while running := [row for row, episode in enumerate(episodes) if not episode.is_over]:
         actions = policy.act(observations, temperature=temperature, generator=noise)
         for row in running:
@@ -126,7 +124,7 @@ class _Episode:
         except Exception as error:
             raise self._failure(f"step raised {type(error).__name__}: {error}") from error
         self._return += self._discount ** (self._length - 1) * float(self._finite(reward, "reward"))
-        self._is_success = _with_success(self._is_success, info)
+        self._is_success = success_after(self._is_success, info)
         self.is_over = bool(is_terminated or is_truncated)
         if not self.is_over and self._length >= MAX_EPISODE_STEPS:
             raise self._failure("the episode does not end; limit it with gymnasium.wrappers.TimeLimit")
@@ -146,33 +144,3 @@ class _Episode:
         return EpisodeError(
             f"environment '{name_of(self._environment)}', episode with seed {self._seed}, step {self._length}: {cause}"
         )
-
-
-def _with_success(before: bool | None, info: dict[str, Any]) -> bool | None:
-    """Success at any step is success; None until the environment reports."""
-    for key in SUCCESS_KEYS:
-        if key in info:
-            return bool(before) or bool(info[key])
-    return before
-
-
-class _NoisePerEpisode:
-    """A generator per episode, behind those two methods of numpy's Generator that `Policy.act` draws with.
-
-    Rows beyond the episodes get zeros; a categorical policy asks for one number per row, shape (rows, 1).
-    """
-
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self._generators = [np.random.default_rng(child_seed(seed, "action noise")) for seed in seeds]
-
-    def standard_normal(self, size: tuple[int, ...], dtype: Any) -> Any:
-        noise = np.zeros(size, dtype)
-        for row, generator in enumerate(self._generators):
-            noise[row] = generator.standard_normal(size[1:], dtype)
-        return noise
-
-    def random(self, size: tuple[int, ...]) -> Any:
-        noise = np.zeros(size)
-        for row, generator in enumerate(self._generators):
-            noise[row] = generator.random(size[1:])
-        return noise

@@ -6,10 +6,10 @@ import gymnasium
 import numpy as np
 import pytest
 
+from iql_ray.envs.acting import GROUP_WIDTH
 from iql_ray.envs.catalog import make_env
 from iql_ray.evaluation import episodes
 from iql_ray.evaluation.episodes import (
-    GROUP_WIDTH,
     EpisodeError,
     check_policy,
     policy_spaces,
