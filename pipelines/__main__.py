@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a policy on a prepared dataset, on one or several learners",
     "search": "search expectile, inverse temperature and more, as populations that share data and critics",
     "extract": "policies for other inverse temperatures, from the critics of a run",
+    "finetune": "improve a trained agent online, with many rollout workers",
     "evaluate": "run a policy in its environment and report returns with intervals",
     "sync": "send what a run could not log while its tracking server was away",
     "maze": "the paper's story on a toy maze, every method beside exact solutions, in one picture",

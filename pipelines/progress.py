@@ -49,7 +49,8 @@ class Lines:
         seconds_between_lines: float = SECONDS_BETWEEN_LINES,
         unit: Unit = "updates",
     ) -> None:
-        self._total, self._unit = total, unit
+        self._total = total
+        self._unit: Unit = unit
         self._write = write
         self._seconds_between_lines = seconds_between_lines
         self._num_messages = 0

@@ -117,13 +117,16 @@ def with_actions(run: Path, stands: Sequence[Stand], num_rows: int) -> tuple[Sta
     return tuple(replace(stand, actions=np.concatenate(parts[stand.environment] or [_NONE])) for stand in stands)
 
 
-def last_episodes(run: Path, first_row: int) -> dict[int, int]:
-    """The newest episode of each environment in the rows from `first_row` on."""
-    newest: dict[int, int] = {}
+def newest_stands(run: Path, stands: Sequence[Stand], first_row: int) -> tuple[Stand, ...]:
+    """The same stands, moved on by the rows from `first_row` on, which came after them."""
+    newest = {stand.environment: stand for stand in stands}
     for experience in read_experience(run, first_row):
-        for environment, episode in zip(experience.environments.tolist(), experience.episodes.tolist(), strict=True):
-            newest[environment] = max(newest.get(environment, 0), episode)
-    return newest
+        is_over = experience.terminations | experience.truncations
+        rows = zip(experience.environments.tolist(), experience.episodes.tolist(), is_over.tolist(), strict=True)
+        for environment, episode, ends in rows:
+            before = newest.get(environment, Stand(environment=environment))
+            newest[environment] = replace(before, episode=episode + ends)
+    return tuple(newest.values())
 
 
 def joined(parts: Sequence[Experience]) -> Experience:

@@ -63,6 +63,10 @@ class ReplayRing:
         self._versions[places] = policy_versions[len(rows) - kept :]
         self.num_added += len(rows)
 
+    def skip(self, num_rows: int) -> None:
+        """Rows that have been added and have made room again, where a run goes on with what is left."""
+        self.num_added += num_rows
+
     def mean_age(self, num_updates: int) -> float:
         """Updates since the policy that made a row, the mean over all rows held: the age that a uniform draw meets."""
         return float(num_updates - self._versions[: len(self)].mean()) if len(self) else 0.0

@@ -15,12 +15,14 @@ from iql_ray.data.selection import check_enough_rows, count_selected
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed.compiling import check_compile
 from iql_ray.distributed.data_memory import groups_per_window
+from iql_ray.distributed.finetune_config import FinetuneConfig
 from iql_ray.distributed.train_config import TrainConfig
 from iql_ray.envs.catalog import check_spaces, environment_spaces
 from iql_ray.tracking.names import check_model_name
 from iql_ray.tracking.store import resolve_tracking_uri
 
 AnyConfig = TypeVar("AnyConfig", bound=TrainConfig)
+Resumable = TypeVar("Resumable", bound=TrainConfig | FinetuneConfig)
 
 MIN_EPISODES = 2
 """Fitted Q evaluation holds one out and learns from the other."""
@@ -120,7 +122,7 @@ def _check_one_policy(asked: TrainConfig) -> None:
             )
 
 
-def resumed_config(asked: AnyConfig, folder: Path) -> AnyConfig:
+def resumed_config(asked: Resumable, folder: Path) -> Resumable:
     """The interrupted run's (or search's) own configuration; where its record goes may be said anew.
 
     Raises:

@@ -10,6 +10,7 @@ environments is behind `Collector`, who records behind `OnlineRecorder`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,6 +34,8 @@ from iql_ray.policy import Policy
 MAX_UPDATES_A_TURN = 16
 """Asynchronously, what has arrived is looked at this often."""
 POLL_SECONDS = 0.01
+SPILL_SECONDS = 10.0
+"""Between two writes of experience that a killed run could not make again."""
 
 
 class Collector(Protocol):
@@ -126,6 +129,7 @@ class Director:
         self._num_settled = self._pace.settled(log.num_rows, num_updates)
         self._evaluated_update = evaluated_update
         self._policy: tuple[int, Policy] | None = None
+        self._spilled_at = time.monotonic()
         self.numbers = OnlineNumbers(self._num_settled, num_updates, totals)
 
     def next_turn(self, num_updates: int) -> Turn:
@@ -155,8 +159,13 @@ class Director:
         """What a point of the curves says of environments and replay."""
         return self.numbers.take(turn.num_env_steps, num_updates, self._collector.num_lost_steps, ring)
 
+    def is_spill_due(self) -> bool:
+        """Whether what was collected should be on the disk by now, for it will not come again."""
+        return not self._config.is_exact and time.monotonic() - self._spilled_at >= SPILL_SECONDS
+
     def write_experience(self) -> Callable[[], None]:
         """Writes what was collected up to now, when called."""
+        self._spilled_at = time.monotonic()
         return self._log.take()
 
     def _collect(self, num_updates: int) -> list[Collected]:
@@ -298,6 +307,9 @@ def finetune(learner: Learner, share: Share, director: Director | None, recorder
                     recorder.record(turn.num_env_steps, {**metrics, **numbers})
             if turn.is_saved:
                 _save(learner, recorder, writer, director, turn.num_env_steps, turn.is_evaluated)
+            elif director is not None and director.is_spill_due():
+                writer.wait()
+                writer.submit(director.write_experience())
             is_over = turn.is_over
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from iql_ray.distributed.train_config import Device
+
+if TYPE_CHECKING:
+    from iql_ray.envs.action_limits import ActionLimits
 
 Mode = Literal["synchronous", "asynchronous"]
 
@@ -87,8 +90,10 @@ class FinetuneConfig:
     """Smallest action that is ever executed, in the environment's units: one number, or one for each dimension."""
     action_high: tuple[float, ...] = ()
     """Largest action that is ever executed."""
-    max_action_change: float | None = None
-    """How much each dimension of an action may differ from the one before it in the episode."""
+    max_action_change: tuple[float, ...] = ()
+    """How much an action may differ from the one executed before it in the episode."""
+    rest_action: tuple[float, ...] = ()
+    """What counts as executed before an episode's first action; without it, nothing but the bounds limits that one."""
     dry_run_actions: bool = False
     """Say what the policy would do on logged observations, and which limits it would meet; step nothing, and stop."""
     floor: float | None = None
@@ -148,7 +153,7 @@ class FinetuneConfig:
         for name in ("member", "epsilon", "temperature", "max_failures", "num_initial_env_steps", "max_staleness"):
             if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} = {value}: expected 0 or more")
-        for name in ("updates_per_env_step", "step_timeout_seconds", "memory_limit", "max_action_change"):
+        for name in ("updates_per_env_step", "step_timeout_seconds", "memory_limit"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} = {value}: expected a positive number")
         self._check_together()
@@ -170,6 +175,23 @@ class FinetuneConfig:
                 f"updates_per_env_step = {self.updates_per_env_step} with eval_interval_env_steps = "
                 f"{self.eval_interval_env_steps}: no update between two evaluations; raise one of them"
             )
+
+    @property
+    def action_limits(self) -> ActionLimits:
+        """What may be executed, beyond the environment's own bounds."""
+        from iql_ray.envs.action_limits import ActionLimits  # gymnasium is too slow for a command's help
+
+        return ActionLimits(
+            low=self.action_low,
+            high=self.action_high,
+            max_change=self.max_action_change,
+            rest_action=self.rest_action,
+        )
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a resumed run collects once more, bit for bit, what came after its checkpoint."""
+        return self.mode == "synchronous" and self.resume_episodes == "replay"
 
     @property
     def num_environments(self) -> int:

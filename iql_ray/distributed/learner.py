@@ -314,11 +314,18 @@ class MonitorRecorder:
         ray.get(self._monitor.warn.remote(message))
 
 
-def _newest_for_all(run: Path, warn: Callable[[str], None]) -> checkpoint.Checkpoint | None:
+def newest_for_all(run: Path, warn: Callable[[str], None]) -> checkpoint.Checkpoint | None:
     """The checkpoint that the first learner finds newest and whole; nodes may see a shared folder differently late."""
     newest = checkpoint.load_newest(run, warn) if collective.rank() == 0 else None
     chosen = collective.gather(newest and newest.update_count)[0]
     return newest if collective.rank() == 0 or chosen is None else checkpoint.load(run, chosen)
+
+
+def begin_learning(plan: RunPlan) -> torch.device:
+    """Set up this worker's process as the plan has it; where it computes."""
+    torch.set_num_threads(plan.config.cpus_per_learner)
+    torch.set_flush_denormal(True)  # decayed Adam moments would otherwise crawl through subnormal arithmetic
+    return get_device() if plan.device == "cuda" else torch.device("cpu")
 
 
 def run_learner(settings: dict[str, Any]) -> None:
@@ -330,13 +337,11 @@ def run_learner(settings: dict[str, Any]) -> None:
     """
     plan: RunPlan = settings["plan"]
     rank, num_learners = collective.rank(), collective.num_learners()
-    torch.set_num_threads(plan.config.cpus_per_learner)
-    torch.set_flush_denormal(True)  # decayed Adam moments would otherwise crawl through subnormal arithmetic
-    device = get_device() if plan.device == "cuda" else torch.device("cpu")
+    device = begin_learning(plan)
     rows = learner_rows(settings["shards"][rank], device)
     learner = Learner(plan, rows, rank, collective.average if num_learners > 1 else None)
     recorder = MonitorRecorder(settings["monitor"])
-    saved = _newest_for_all(plan.run_folder, recorder.warn)
+    saved = newest_for_all(plan.run_folder, recorder.warn)
     if saved is not None:
         learner.restore(saved)
     train(learner, learner.sampler, recorder)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from iql_ray import checkpoint, run_folder
 from iql_ray.data.prepared import Manifest
+from iql_ray.distributed.finetune_config import FinetuneConfig
 from iql_ray.distributed.recording import begin_record
 from iql_ray.distributed.rollout_workers import RolloutWorkers
 from iql_ray.distributed.train_config import TrainConfig
+from iql_ray.envs.action_limits import NO_LIMITS
 from iql_ray.evaluation.fqe import fitted_evaluation
 from iql_ray.evaluation.statistics import summarize
 from iql_ray.policy import Policy
@@ -58,6 +60,18 @@ class PolicyModel:
     register_as: str | None
     tags: dict[str, str]
     example_observations: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conclusion:
+    """What is kept of a run beyond its curves and its model."""
+
+    artifacts: tuple[Path, ...] = ()
+    """In the run's folder."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """Of the run and of its model."""
+    result: dict[str, Any] = field(default_factory=dict)
+    """For whoever asked for the run, as plain JSON types."""
 
 
 class RunMonitor:
@@ -134,6 +148,12 @@ class RunMonitor:
         if self._evaluate is not None:
             self._thread.join()
         self._raise_error()
+
+    def keep(self, conclusion: Conclusion) -> None:
+        """Have a conclusion recorded."""
+        for path in conclusion.artifacts:
+            self._logger.log_artifact(path)
+        self._logger.set_tags(conclusion.tags)
 
     def close(
         self, status: FinalStatus, model: PolicyModel | None = None, timeout_seconds: float = SERVER_TIMEOUT_SECONDS
@@ -234,6 +254,8 @@ class RunSetup:
     """What the monitor's process needs to begin or go on with a run's record."""
 
     config: TrainConfig
+    recorded_config: TrainConfig | FinetuneConfig
+    """What the run was asked for."""
     manifest: Manifest
     tracking_uri: str
     resumed_folder: Path | None
@@ -275,12 +297,15 @@ class RunMonitorActor(RunMonitor):
             return fitted_evaluation(config.dataset, config.fqe, config.agent.discount, seed)
         if config.evaluation_method is None:
             return None
-        environment_id = config.env
+        environment_id, recorded = config.env, setup.recorded_config
         assert environment_id is not None
+        limits = recorded.action_limits if isinstance(recorded, FinetuneConfig) else NO_LIMITS
 
         def evaluate(policy: Policy) -> dict[str, Any]:
             if self._workers is None:
-                self._workers = RolloutWorkers(environment_id, config.num_eval_workers, setup.num_cpus_per_eval_worker)
+                self._workers = RolloutWorkers(
+                    environment_id, config.num_eval_workers, setup.num_cpus_per_eval_worker, limits
+                )
             seed = child_seed(config.seed, "evaluation")
             return summarize(self._workers.evaluate(policy, config.num_eval_episodes, seed), environment_id)
 
@@ -288,7 +313,7 @@ class RunMonitorActor(RunMonitor):
 
 
 def _begin_record(setup: RunSetup) -> RunLogger:
-    config = setup.config
+    config = setup.recorded_config
     logger = RunLogger.start(
         storage=config.storage,
         experiment=config.experiment,

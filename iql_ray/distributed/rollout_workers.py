@@ -15,7 +15,7 @@ from typing import Any, cast
 import gymnasium
 import ray
 
-from iql_ray.envs.catalog import make_env
+from iql_ray.envs.action_limits import NO_LIMITS, ActionLimits, maker_of
 from iql_ray.evaluation.episodes import run_group, split_into_groups
 from iql_ray.experience import EpisodeResult
 from iql_ray.policy import Policy
@@ -37,8 +37,8 @@ PING = "ping"
 class RolloutWorker:
     """The inside of one actor: environments, made when first needed and used again. Works without Ray."""
 
-    def __init__(self, environment_id: str) -> None:
-        self._environment_id = environment_id
+    def __init__(self, environment_id: str, limits: ActionLimits = NO_LIMITS) -> None:
+        self._make = maker_of(environment_id, limits)
         self._environments: list[gymnasium.Env] = []
 
     def ping(self) -> str:
@@ -52,7 +52,7 @@ class RolloutWorker:
         """One episode per seed. A failure throws the environments away, so that a new attempt has new ones."""
         try:
             while len(self._environments) < len(seeds):
-                self._environments.append(make_env(self._environment_id))
+                self._environments.append(self._make())
             return run_group(policy, self._environments, seeds, temperature, discount)
         except Exception:
             self._environments = []
@@ -126,9 +126,12 @@ class RolloutWorkers:
         environment_id: what `make_env` takes; its module must be importable on the workers.
         num_workers: processes, each with up to GROUP_WIDTH environments.
         num_cpus_each: what Ray reserves for a worker.
+        limits: of what is executed.
     """
 
-    def __init__(self, environment_id: str, num_workers: int, num_cpus_each: float = 1.0) -> None:
+    def __init__(
+        self, environment_id: str, num_workers: int, num_cpus_each: float = 1.0, limits: ActionLimits = NO_LIMITS
+    ) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers is {num_workers}, expected at least 1")
         from ray.rllib.utils.actor_manager import FaultTolerantActorManager
@@ -140,7 +143,7 @@ class RolloutWorkers:
             scheduling_strategy="DEFAULT",
             runtime_env={"env_vars": ONE_THREAD},
         )
-        actors: list[Any] = [actor_class.remote(environment_id) for _ in range(num_workers)]
+        actors: list[Any] = [actor_class.remote(environment_id, limits) for _ in range(num_workers)]
         self._manager = FaultTolerantActorManager(actors, max_remote_requests_in_flight_per_actor=1)
         self._environment_id = environment_id
         self._ready: set[int] = set()

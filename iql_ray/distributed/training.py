@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,10 @@ from iql_ray.data.prepared import shard_paths
 from iql_ray.distributed.checking import CheckedRun
 from iql_ray.distributed.compiling import resolved_compile
 from iql_ray.distributed.data_memory import default_memory_limit, groups_per_window
+from iql_ray.distributed.finetune_checking import held_refusal
+from iql_ray.distributed.finetune_config import FinetuneConfig
 from iql_ray.distributed.learner import RunPlan, run_learner
-from iql_ray.distributed.monitor import PolicyModel, Progress, RunSetup, start_monitor
+from iql_ray.distributed.monitor import Conclusion, PolicyModel, Progress, RunSetup, start_monitor
 from iql_ray.distributed.shards import learner_shards
 from iql_ray.distributed.train_config import TrainConfig
 
@@ -40,12 +42,30 @@ PROGRESS_INTERVAL_SECONDS = 1.0
 NUM_EXAMPLE_ROWS = 4
 
 
-def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the learners of a run execute, and what the run is recorded as."""
+
+    execute: Callable[[dict[str, Any]], None] = run_learner
+    settings: dict[str, Any] = field(default_factory=dict)
+    """For `execute`, beside the plan, the shards and the monitor."""
+    recorded_config: TrainConfig | FinetuneConfig | None = None
+    """What the run's folder and record say it was asked for; None: the learners' configuration."""
+    has_data: bool = True
+    """Whether learners take rows of the dataset."""
+    needs_held_data: bool = False
+    """Whether these must not be streamed."""
+    conclude: Callable[[Path], Conclusion] = lambda folder: Conclusion()
+    """From the run's folder, once all is evaluated, to what is to be kept of it."""
+
+
+def train(run: CheckedRun, show: Show = lambda progress: None, work: Work | None = None) -> dict[str, Any]:
     """Train as configured, or finish an interrupted run; Ray must be initialised.
 
     Args:
         run: what `check` made of the configuration.
         show: called about every second with where the run stands.
+        work: of the learners; by default they train offline.
 
     Returns:
         run_id, run_folder, num_updates, model_uri, model_selected_by (rollouts or fqe, or last where nothing was
@@ -55,30 +75,37 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
         ValueError: the cluster does not have what the configuration asks for.
         RuntimeError: learners failed more often than `max_failures`, or an evaluation failed.
     """
+    work = work or Work()
     device = device_of(run)
     memory_limit = run.config.memory_limit or default_memory_limit(run.config, device, ray.nodes())
-    window_groups = groups_per_window(run.config, run.manifest, run.num_rows, memory_limit)
+    window_groups = groups_per_window(run.config, run.manifest, run.num_rows, memory_limit) if work.has_data else None
     # Saved with the run, so that rows are held or streamed and updates compiled alike wherever it is resumed.
-    compiled = resolved_compile(run.config, device)
-    run = replace(run, config=replace(run.config, memory_limit=memory_limit, compile=compiled))
+    kept = {"memory_limit": memory_limit, "compile": resolved_compile(run.config, device)}
+    run = replace(run, config=replace(run.config, **kept))
+    if work.needs_held_data and window_groups is not None:
+        raise ValueError(held_refusal(run.config))
     setup = RunSetup(
         config=run.config,
+        recorded_config=replace(work.recorded_config, **kept) if work.recorded_config else run.config,
         manifest=run.manifest,
         tracking_uri=run.tracking_uri,
         resumed_folder=run.resumed_folder,
-        num_cpus_per_eval_worker=_cpus_per_eval_worker(run.config),
+        num_cpus_per_eval_worker=spare_cpus(run.config, run.config.num_eval_workers),
     )
     monitor = start_monitor()
     with _ended(monitor):
         opened = monitor.open.remote(setup)  # takes seconds; the data is packed meanwhile
-        shards = _shards(run, window_groups)
+        shards = _shards(run, window_groups) if work.has_data else [ray.put(None)] * run.config.num_learners
         run_id, folder = ray.get(opened)
         _warn(monitor, run.warnings)
         with _watched(monitor, show):
-            _fit(run, folder, device, shards, monitor)
+            plan = _plan(run, folder, device)
+            _fit(plan, work.execute, {**work.settings, "plan": plan, "shards": shards, "monitor": monitor})
             ray.get(monitor.finish_evaluations.remote())
             checkpoint.prune(folder, run.config.num_checkpoints_to_keep)
-            model = _model(run, folder)
+            conclusion = work.conclude(folder)
+            ray.get(monitor.keep.remote(conclusion))
+            model = _model(run, folder, conclusion.tags)
             evaluation = _evaluation_of(folder, model)
             _warn(monitor, [each["message"] for each in evaluation.get("warnings", ())])
             ended: dict[str, Any] = ray.get(monitor.end.remote("FINISHED", model))
@@ -89,12 +116,13 @@ def train(run: CheckedRun, show: Show = lambda progress: None) -> dict[str, Any]
         "dataset_digest": run.manifest.digest,
         "memory_limit": memory_limit,
         "is_streamed": window_groups is not None,
-        "is_compiled": compiled == "on",
+        "is_compiled": run.config.compile == "on",
         "data_return_mean": run.manifest.episode_returns.mean,
         **ended,
         "model_update": model.update_count if model else None,
         "model_selected_by": _selected_by(model),
         **{name: value for name, value in evaluation.items() if name != "num_updates"},
+        **conclusion.result,
     }
 
 
@@ -127,27 +155,30 @@ def _shards(run: CheckedRun, window_groups: int | None) -> list[ray.ObjectRef]:
     )
 
 
-def _cpus_per_eval_worker(asked: TrainConfig) -> float:
-    """One each where the cluster has them to spare; otherwise evaluation shares the learners' cores."""
+def spare_cpus(asked: TrainConfig, num_workers: int) -> float:
+    """What each of some workers reserves: one where the cluster has them to spare; otherwise they share the learners'
+    cores."""
     spare = ray.available_resources().get("CPU", 0) - asked.num_learners * asked.cpus_per_learner
-    return 1.0 if spare >= asked.num_eval_workers else 0.0
+    return 1.0 if spare >= num_workers else 0.0
 
 
-def _fit(run: CheckedRun, folder: Path, device: str, shards: list[ray.ObjectRef], monitor: Any) -> None:
-    """Let the learners run to the end of the run's updates."""
-    asked = run.config
-    plan = RunPlan(
-        config=asked,
+def _plan(run: CheckedRun, folder: Path, device: str) -> RunPlan:
+    return RunPlan(
+        config=run.config,
         run_folder=folder,
         spaces=run.manifest.spaces,
         transforms=run.transforms,
         dataset_digest=run.manifest.digest,
         device=device,
     )
-    is_cuda = device == "cuda"
+
+
+def _fit(plan: RunPlan, execute: Callable[[dict[str, Any]], None], settings: dict[str, Any]) -> None:
+    """Let the learners run to the end of the run."""
+    asked, folder, is_cuda = plan.config, plan.run_folder, plan.device == "cuda"
     trainer = TorchTrainer(
-        run_learner,
-        train_loop_config={"plan": plan, "shards": shards, "monitor": monitor},
+        execute,
+        train_loop_config=settings,
         torch_config=TorchConfig(backend="nccl" if is_cuda else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=asked.num_learners, use_gpu=is_cuda, resources_per_worker={"CPU": asked.cpus_per_learner}
@@ -161,7 +192,7 @@ def _fit(run: CheckedRun, folder: Path, device: str, shards: list[ray.ObjectRef]
     trainer.fit()
 
 
-def _model(run: CheckedRun, folder: Path) -> PolicyModel | None:
+def _model(run: CheckedRun, folder: Path, tags: dict[str, str]) -> PolicyModel | None:
     """The policy that the run hands on: the best by evaluation, the last where nothing was evaluated; a grid of
     members has none before they are evaluated."""
     if run.config.population.num_policies > 1:
@@ -177,6 +208,7 @@ def _model(run: CheckedRun, folder: Path) -> PolicyModel | None:
             "environment": str(run.config.env),
             "checkpoint": which,
             "selected_by": str(run.config.evaluation_method) if which == "best" else "last",
+            **tags,
         },
         example_observations=_example_observations(Path(run.config.dataset)),
     )

@@ -7,7 +7,9 @@ executed in `info["executed_action"]`, and whoever collects records that as the 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -49,6 +51,9 @@ class ActionLimits:
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
+
+
+NO_LIMITS = ActionLimits()
 
 
 class Limiter:
@@ -159,3 +164,8 @@ def limited_env(environment_id: str, limits: ActionLimits, **kwargs: Any) -> gym
     except ValueError:
         environment.close()
         raise
+
+
+def maker_of(environment_id: str, limits: ActionLimits) -> Callable[[], gymnasium.Env]:
+    """Makes the environment, within limits where there are any; pickles."""
+    return partial(limited_env, environment_id, limits) if limits else partial(make_env, environment_id)
