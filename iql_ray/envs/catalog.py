@@ -31,6 +31,8 @@ OPTIONAL_PACKAGES = {
 
 OWN_NAMESPACE = "iql_ray/"
 """Ids that begin so are ours, registered by `umaze.py`."""
+EXTERNAL_SCHEME = "external://"
+"""Ids that begin so are addresses of environments that live elsewhere: see `external`."""
 
 REFERENCE_NAMES = {
     "HalfCheetah": "halfcheetah",
@@ -58,14 +60,16 @@ def make_env(environment_id: str, *, is_checked: bool = True, **kwargs: Any) -> 
 
     Args:
         environment_id: an id of gymnasium's (`Hopper-v5`) or ours (`iql_ray/UMaze-v0`), `module:id` where importing
-            the module registers the id, or `module:EntryPoint` where the module holds a class or function that makes
-            the environment.
+            the module registers the id, `module:EntryPoint` where the module holds a class or function that makes the
+            environment, or `external://HOST:PORT` of one that is served elsewhere.
         is_checked: wrapped by gymnasium's checker of first steps, which warns; every step is a little slower.
         kwargs: passed to the environment.
 
     Raises:
         ValueError: no such environment (with the nearest names), or a package that it needs is not installed.
     """
+    if environment_id.startswith(EXTERNAL_SCHEME):
+        return importlib.import_module("iql_ray.envs.external").connect(environment_id, **kwargs)
     module_name, _, name = environment_id.rpartition(":")
     if module_name:
         entry_point = getattr(_import(module_name, environment_id), name, None)
