@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import gymnasium
 import ray
 
+from iql_ray.distributed.actor_pool import ActorPool, PooledActor, cause_of
 from iql_ray.envs.action_limits import NO_LIMITS, ActionLimits, maker_of
 from iql_ray.evaluation.episodes import run_group, split_into_groups
 from iql_ray.experience import EpisodeResult
@@ -27,26 +28,14 @@ MAX_ATTEMPTS = 3
 """How often a group may fail, by an exception or by its worker's death, before the evaluation gives up."""
 START_TIMEOUT_SECONDS = 300.0
 """How long an evaluation waits while no worker at all answers: a cluster may be growing, or a node coming back."""
-POLL_SECONDS = 0.02
-CLOSE_TIMEOUT_SECONDS = 2.0
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""A worker is the unit of parallelism; with one thread a matrix product is also summed in one order."""
-PING = "ping"
 
 
-class RolloutWorker:
+class RolloutWorker(PooledActor):
     """The inside of one actor: environments, made when first needed and used again. Works without Ray."""
 
     def __init__(self, environment_id: str, limits: ActionLimits = NO_LIMITS) -> None:
         self._make = maker_of(environment_id, limits)
         self._environments: list[gymnasium.Env] = []
-
-    def ping(self) -> str:
-        return "pong"
-
-    def apply(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call `func` with this worker: how the actor manager reaches every method."""
-        return func(self, *args, **kwargs)
 
     def run(self, policy: Policy, seeds: Group, temperature: float, discount: float = 1.0) -> list[EpisodeResult]:
         """One episode per seed. A failure throws the environments away, so that a new attempt has new ones."""
@@ -110,12 +99,6 @@ class GroupQueue:
         return [result for group in range(len(self._groups)) for result in self._results[group]]
 
 
-def cause_of(error: Exception) -> str:
-    """The worker's own exception in one line, without Ray's copy of the remote traceback around it."""
-    cause = getattr(error, "cause", error)
-    return f"{type(cause).__name__}: {cause}".strip().splitlines()[0]
-
-
 class RolloutWorkers:
     """A pool of rollout workers, in a driver or inside another actor.
 
@@ -134,19 +117,8 @@ class RolloutWorkers:
     ) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers is {num_workers}, expected at least 1")
-        from ray.rllib.utils.actor_manager import FaultTolerantActorManager
-
-        # "DEFAULT": not inside the placement group of the actor or trainer that this object may live in.
-        actor_class = ray.remote(RolloutWorker).options(
-            num_cpus=num_cpus_each,
-            max_restarts=-1,
-            scheduling_strategy="DEFAULT",
-            runtime_env={"env_vars": ONE_THREAD},
-        )
-        actors: list[Any] = [actor_class.remote(environment_id, limits) for _ in range(num_workers)]
-        self._manager = FaultTolerantActorManager(actors, max_remote_requests_in_flight_per_actor=1)
+        self._pool = ActorPool(RolloutWorker, [(environment_id, limits)] * num_workers, num_cpus_each=num_cpus_each)
         self._environment_id = environment_id
-        self._ready: set[int] = set()
         self._num_evaluations = 0
 
     def evaluate(self, policy: Policy, num_episodes: int, seed: int, temperature: float = 0.0) -> list[EpisodeResult]:
@@ -170,60 +142,41 @@ class RolloutWorkers:
         self._num_evaluations += 1
         tag = f"evaluation {self._num_evaluations}"
         arguments = {"policy": ray.put(policy), "temperature": temperature}
-        self._ready.clear()  # a worker may have died since the last evaluation
+        self._pool.ready.clear()  # a worker may have died since the last evaluation
         last_ready = time.monotonic()
         while not queue.is_done:
-            self._ping_absent_workers()
+            self._pool.ping_absent()
             self._hand_out(queue, tag, arguments)
             self._collect(queue, tag)
-            if self._ready:
+            if self._pool.ready:
                 last_ready = time.monotonic()
             elif time.monotonic() - last_ready > START_TIMEOUT_SECONDS:
                 raise self._nobody_answers()
         return queue.results()
 
-    def _ping_absent_workers(self) -> None:
-        """Ask workers that have not started, or died; one question under way each, answered when they are up."""
-        absent = [worker for worker in self._manager.actor_ids() if worker not in self._ready]
-        if absent:
-            self._manager.foreach_actor_async(RolloutWorker.ping, tag=PING, healthy_only=False, remote_actor_ids=absent)
-
     def _hand_out(self, queue: GroupQueue, tag: str, arguments: dict[str, Any]) -> None:
-        run: Callable[..., Any] = RolloutWorker.run
-        for worker in sorted(self._ready):
+        for worker in sorted(self._pool.ready):
             if (seeds := queue.take(worker)) is not None:
-                call = {**arguments, "seeds": seeds}
-                num_sent = self._manager.foreach_actor_async(run, tag=tag, kwargs=call, remote_actor_ids=[worker])
-                assert num_sent == 1, f"the manager dropped a call to worker {worker}"
+                self._pool.send(worker, RolloutWorker.run, tag, {**arguments, "seeds": seeds})
 
     def _collect(self, queue: GroupQueue, tag: str) -> None:
         """Take what has arrived. Any error takes a worker out of service until it answers a ping again."""
-        answers = self._manager.fetch_ready_async_reqs(
-            tags=[tag, PING], timeout_seconds=POLL_SECONDS, mark_healthy=True
-        )
-        for answer in answers.result_or_errors:
-            worker, value = answer.actor_id, cast(Any, answer.get())
-            if not answer.ok:
-                self._ready.discard(worker)
-            elif answer.tag == PING:
-                self._ready.add(worker)
+        for answer in self._pool.answers([tag]):
             if answer.tag == tag:
-                (queue.finish if answer.ok else queue.fail)(worker, value)
+                if answer.error is None:
+                    queue.finish(answer.worker, answer.value)
+                else:
+                    queue.fail(answer.worker, answer.error)
 
     def _nobody_answers(self) -> RuntimeError:
         return RuntimeError(
-            f"none of {self._manager.num_actors()} rollout workers for environment '{self._environment_id}' has "
+            f"none of {len(self._pool)} rollout workers for environment '{self._environment_id}' has "
             f"answered for {START_TIMEOUT_SECONDS:.0f} s; free in the cluster: {ray.available_resources()}"
         )
 
     def close(self) -> None:
         """Close the environments of workers that answer in time, then end all workers. Can be called twice."""
-        if self._ready:
-            self._manager.foreach_actor(
-                RolloutWorker.close, remote_actor_ids=sorted(self._ready), timeout_seconds=CLOSE_TIMEOUT_SECONDS
-            )
-            self._ready.clear()
-        self._manager.clear()
+        self._pool.close()
 
     def __enter__(self) -> RolloutWorkers:
         return self

@@ -23,6 +23,16 @@ EXECUTED_ACTION = "executed_action"
 or an episode cannot be replayed."""
 
 
+def episode_seed(seed: int, number: int, episode: int) -> int:
+    """What that episode of that environment is reset with, in a run of that seed."""
+    return child_seed_32(seed, "environment", number, "episode", episode)
+
+
+def naming(name: str, number: int, episode: int, seed: int, step: int) -> str:
+    """The beginning of every message about a failure."""
+    return f"environment '{name}', number {number}, episode {episode} with seed {seed}, step {step}"
+
+
 class RunningEnvironment:
     """The environment with this number among all of a run, and the noise with which it is explored.
 
@@ -35,7 +45,7 @@ class RunningEnvironment:
 
     def __init__(self, make: Callable[[], gymnasium.Env], number: int, *, seed: int, max_failures: int) -> None:
         self.number = number
-        self.generator = np.random.default_rng(child_seed(seed, "environment", number, "exploration"))
+        self.generator = self._new_generator(seed)
         self.episode = self.step_number = 0
         self.observation: Any = None
         """The first of the episode, as the environment gave it; None before that."""
@@ -55,7 +65,10 @@ class RunningEnvironment:
 
     @property
     def episode_seed(self) -> int:
-        return child_seed_32(self._seed, "environment", self.number, "episode", self.episode)
+        return episode_seed(self._seed, self.number, self.episode)
+
+    def _new_generator(self, seed: int) -> np.random.Generator:
+        return np.random.default_rng(child_seed(seed, "environment", self.number, "exploration"))
 
     def stand(self) -> Stand:
         """Where it stands, without the actions of the unfinished episode."""
@@ -69,6 +82,7 @@ class RunningEnvironment:
         replayed: that is reported too, but does not count towards quarantine.
         """
         self._num_failures = stand.num_failures
+        self.generator = self._new_generator(self._seed)
         is_begun = stand.noise_state is not None
         if stand.noise_state is not None:
             self.generator.bit_generator.state = stand.noise_state
@@ -158,12 +172,11 @@ class RunningEnvironment:
         self.close()
 
     def _report(self, cause: str) -> None:
-        message = (
-            f"environment '{self._name}', number {self.number}, episode {self.episode} with seed {self.episode_seed}, "
-            f"step {self.step_number}: {cause}"
-        )
+        named = naming(self._name, self.number, self.episode, self.episode_seed, self.step_number)
         self._failures.append(
-            EnvironmentFailure(environment=self.number, episode=self.episode, step=self.step_number, message=message)
+            EnvironmentFailure(
+                environment=self.number, episode=self.episode, step=self.step_number, message=f"{named}: {cause}"
+            )
         )
 
     def take_failures(self) -> list[EnvironmentFailure]:
@@ -173,7 +186,8 @@ class RunningEnvironment:
 
     def close(self) -> None:
         if self._environment is not None:
+            self.since = monotonic()
             # One that failed may fail again here, and has been reported.
             with contextlib.suppress(Exception):
                 self._environment.close()
-            self._environment = None
+            self._environment = self.since = None

@@ -121,7 +121,7 @@ def test_noise_is_the_same_on_any_number_of_workers(three_workers):
 
 @pytest.mark.ray
 def test_workers_have_one_thread_and_no_torch(three_workers):
-    answers = three_workers._manager.foreach_actor(_look_around)
+    answers = three_workers._pool.manager.foreach_actor(_look_around)
     assert [answer.get() for answer in answers.result_or_errors] == [("1", "1", "1", False, False)] * 3
 
 
@@ -146,13 +146,13 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_changes_nothing(expected)
 
 
 def _process_ids(workers: RolloutWorkers) -> list[int]:
-    answers = workers._manager.foreach_actor(lambda worker: os.getpid(), healthy_only=False, mark_healthy=True)
+    answers = workers._pool.manager.foreach_actor(lambda worker: os.getpid(), healthy_only=False, mark_healthy=True)
     return [answer.get() for answer in answers.result_or_errors if answer.ok]  # pyright: ignore[reportReturnType]
 
 
 def _process_ids_in_time(workers: RolloutWorkers) -> list[int]:
     deadline = time.monotonic() + 30
-    while len(ids := _process_ids(workers)) < workers._manager.num_actors() and time.monotonic() < deadline:
+    while len(ids := _process_ids(workers)) < len(workers._pool) and time.monotonic() < deadline:
         time.sleep(0.1)
     return ids
 
