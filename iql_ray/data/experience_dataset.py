@@ -29,7 +29,9 @@ def experience_source(run: Path, spaces: Spaces, environment_id: str | None, lic
     """
     parts = list(read_experience(run))
     if not parts:
-        raise ValueError(f"run {run} has no experience in {run / EXPERIENCE_FOLDER}; expected a run of iql-ray finetune")
+        raise ValueError(
+            f"run {run} has no experience in {run / EXPERIENCE_FOLDER}; expected a run of iql-ray finetune"
+        )
     experience = joined(parts)
     order = np.lexsort((experience.steps, experience.episodes, experience.environments))
     ordered = rows_of(experience, order)

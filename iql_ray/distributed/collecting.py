@@ -88,6 +88,11 @@ class CollectingWorkers:
         return self._ledger.num_lost_steps
 
     @property
+    def num_pending_steps(self) -> int:
+        """Steps that are asked for and have not arrived."""
+        return self._ledger.num_pending_steps
+
+    @property
     def num_restarts(self) -> int:
         """How often a worker died, or hung and was killed."""
         return self._ledger.num_restarts
@@ -100,6 +105,10 @@ class CollectingWorkers:
     @property
     def quarantined(self) -> tuple[int, ...]:
         return self._ledger.quarantined
+
+    def stands(self) -> tuple[Stand, ...]:
+        """Where every environment stands, as of what has come back; with actions where episodes can be replayed."""
+        return tuple(stand for worker in range(len(self._pool)) for stand in self._ledger.stands(worker))
 
     def collect(self, policy: Policy, policy_version: int, num_steps: int) -> Collected:
         """Every environment makes `num_steps`, whatever dies meanwhile; cannot be mixed with unanswered requests.
@@ -127,22 +136,23 @@ class CollectingWorkers:
             self._check_presence([worker for worker in needed if worker in self._absent_since])
         return merge([arrived[worker] for worker in needed])
 
-    def request(self, policy: Policy, policy_version: int, num_steps: int) -> int:
-        """Have every worker that is there, and has less than MAX_REQUESTS to do, do blocks under this policy.
+    def request(self, policy: Policy, policy_version: int, num_steps: int) -> bool:
+        """Have one worker that is there, and has less than MAX_REQUESTS to do, make a block under this policy.
 
-        A worker that dies forgets what it was asked; to be called again and again, so that none runs dry.
+        The one with least to do is asked. A worker that dies forgets what it was asked; to be called again and again,
+        so that none runs dry.
 
         Returns:
-            How many blocks were asked for, of `num_steps` for each environment of a worker.
+            Whether there was such a worker.
         """
-        request = self._request(policy, policy_version, num_steps, is_repeated=False)
-        num_asked = 0
-        for worker in sorted(self._pool.ready):
-            if self._ledger.num_living(worker):
-                for _ in range(MAX_REQUESTS - len(self._ledger.requests(worker))):
-                    self._ask(worker, request)
-                    num_asked += 1
-        return num_asked
+        room = {
+            worker: len(self._ledger.requests(worker)) for worker in self._pool.ready if self._ledger.num_living(worker)
+        }
+        if not room or min(room.values()) >= MAX_REQUESTS:
+            return False
+        worker = min(room, key=lambda each: (room[each], each))
+        self._ask(worker, self._request(policy, policy_version, num_steps, is_repeated=False))
+        return True
 
     def arrived(self, timeout_seconds: float = 0.0) -> list[Collected]:
         """The blocks that have come in since the last call: when there is one, or the time is over.

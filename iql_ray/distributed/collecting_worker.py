@@ -111,6 +111,15 @@ class Ledger:
             if self._keeper.stand(number).num_failures >= self._max_failures
         ]
 
+    @property
+    def num_pending_steps(self) -> int:
+        """Of all requests that are not answered."""
+        return sum(
+            request.num_steps * self.num_living(worker)
+            for worker, requests in enumerate(self._requests)
+            for request in requests
+        )
+
     def num_living(self, worker: int) -> int:
         return self._width - len(self._quarantined_at(worker))
 

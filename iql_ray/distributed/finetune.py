@@ -41,19 +41,25 @@ SPILL_SECONDS = 10.0
 class Collector(Protocol):
     """Environments, wherever they are."""
 
-    num_lost_steps: int
-    """Steps that were asked for and will not arrive."""
+    @property
+    def num_pending_steps(self) -> int:
+        """Requested, and not arrived."""
+        ...
+
+    @property
+    def num_lost_steps(self) -> int:
+        """Made, or being made, when a worker died."""
+        ...
 
     def collect(self, policy: Policy, policy_version: int, num_steps: int) -> Collected:
         """So many steps in each environment; waits for them."""
         ...
 
-    def request(self, policy: Policy, policy_version: int, num_steps: int) -> int:
-        """Have one worker that has room make so many steps in each of its environments; how many it will be, 0 where
-        no worker has room."""
+    def request(self, policy: Policy, policy_version: int, num_steps: int) -> bool:
+        """Have one worker make so many steps in each of its environments; False where none has room for more."""
         ...
 
-    def arrived(self, timeout_seconds: float) -> list[Collected]:
+    def arrived(self, timeout_seconds: float) -> Sequence[Collected]:
         """What has come back since the last call; waits so long for the first."""
         ...
 
@@ -125,7 +131,6 @@ class Director:
             num_initial_env_steps=config.initial_env_steps,
             num_env_steps=config.num_env_steps,
         )
-        self._num_asked = log.num_rows
         self._num_settled = self._pace.settled(log.num_rows, num_updates)
         self._evaluated_update = evaluated_update
         self._policy: tuple[int, Policy] | None = None
@@ -145,7 +150,7 @@ class Director:
     def online_state(self, num_env_steps: int) -> dict[str, Any]:
         """What a checkpoint keeps of it, as plain JSON types."""
         stands = [
-            {"environment": stand.environment, "episode": stand.episode, "noise_state": stand.noise_state}
+            {name: value for name, value in vars(stand).items() if name != "actions"}
             for stand in self._collector.stands()
         ]
         return {
@@ -186,12 +191,10 @@ class Director:
         return fresh
 
     def _ask(self, num_updates: int) -> None:
-        lead = self._lead()
-        while self._pace.may_ask(self._num_asked - self._num_gone(), num_updates, lead):
-            num_asked = self._collector.request(self._published(num_updates), num_updates, self._config.block_steps)
-            if num_asked == 0:
+        lead, block_steps = self._lead(), self._config.block_steps
+        while self._pace.may_ask(self._log.num_rows + self._collector.num_pending_steps, num_updates, lead):
+            if not self._collector.request(self._published(num_updates), num_updates, block_steps):
                 return
-            self._num_asked += num_asked
 
     def _lead(self) -> int:
         """Two blocks of every environment: one that is made and one that waits for its worker; at least one in all."""
@@ -200,10 +203,6 @@ class Director:
         if config.max_staleness is not None:
             lead = min(lead, int(config.max_staleness / config.updates_per_env_step))
         return max(lead, 1)
-
-    def _num_gone(self) -> int:
-        """Steps that were asked for and count for nothing."""
-        return self._collector.num_lost_steps + self.numbers.num_stale_steps
 
     def _is_fresh(self, collected: Collected, num_updates: int) -> bool:
         versions = collected.experience.policy_versions

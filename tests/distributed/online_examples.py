@@ -44,11 +44,15 @@ class LocalCollector:
         self._stands = collected.stands
         return collected
 
-    def request(self, policy: Policy, policy_version: int, num_steps: int) -> int:
+    @property
+    def num_pending_steps(self) -> int:
+        return sum(len(collected.experience) for collected in self._waiting)
+
+    def request(self, policy: Policy, policy_version: int, num_steps: int) -> bool:
         if len(self._waiting) >= self._max_waiting:
-            return 0
+            return False
         self._waiting.append(self._environments.collect(policy, policy_version, num_steps))
-        return len(self._waiting[-1].experience)
+        return True
 
     def arrived(self, timeout_seconds: float) -> list[Collected]:
         if not self._waiting:

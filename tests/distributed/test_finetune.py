@@ -12,8 +12,8 @@ import torch
 
 from iql_ray import checkpoint
 from iql_ray.data.experience_log import joined, read_experience
-from iql_ray.distributed.finetune import Share
 from iql_ray.data.replay import ReplayRing
+from iql_ray.distributed.finetune import Share
 from iql_ray.distributed.finetuning import ring_capacity
 from iql_ray.distributed.learner import RunPlan
 from iql_ray.experience import Experience

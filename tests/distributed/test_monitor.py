@@ -197,8 +197,10 @@ def test_without_an_environment_checkpoints_are_ranked_from_data_alone(tmp_path:
 
 @pytest.mark.parametrize("method", ["auto", "fqe", "none"])
 def test_a_run_without_an_environment_is_evaluated_from_data_unless_that_is_switched_off(tmp_path: Path, method: str):
+    config = train_config(tiny_dataset(tmp_path), eval_method=method)
     setup = RunSetup(
-        config=train_config(tiny_dataset(tmp_path), eval_method=method),
+        config=config,
+        recorded_config=config,
         manifest=read_manifest(tmp_path / "tiny-0"),
         tracking_uri="",
         resumed_folder=None,

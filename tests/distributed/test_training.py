@@ -141,7 +141,7 @@ def test_where_nothing_was_evaluated_the_last_checkpoint_is_handed_on(dataset: P
     config = train_config(dataset, eval_method="none")
     learner = learner_of(plan_of(config, tmp_path / "run"))
     train(learner, learner.sampler, Notes())
-    model = training._model(check(config), tmp_path / "run")
+    model = training._model(check(config), tmp_path / "run", {})
     assert model is not None
     assert (model.update_count, model.tags["checkpoint"], model.tags["selected_by"]) == (20, "last", "last")
     assert training._evaluation_of(tmp_path / "run", model) == {}
