@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -191,7 +192,7 @@ def test_a_second_client_is_told_who_has_the_environment_and_comes_in_when_that_
         first.close()
         second = connect(address)
         second.reset(seed=0)
-        with pytest.raises(ConnectionError, match=r"no connection: .* refuses: taken by"):
+        with pytest.raises(ConnectionError, match=r"no connection for 0 s: .* refuses: taken by"):
             first.reset(seed=0)
         second.close()
 
@@ -281,7 +282,7 @@ def test_a_server_that_goes_within_an_episode_is_named_and_the_next_reset_finds_
         external.step(np.zeros(1, np.float32))
     with pytest.raises(ConnectionError, match=r"not connected, reset it first"):
         external.step(np.zeros(1, np.float32))
-    with pytest.raises(ConnectionError, match=rf"{port_of(address)}: for 0 s no connection: .*refused"):
+    with pytest.raises(ConnectionError, match=rf"{port_of(address)}: no connection for 0 s: .*refused"):
         external.reset(seed=0)
     with served(CountingEnv(), port=port_of(address)):
         assert external.reset(seed=5)[0].tolist() == [0, 5]
@@ -295,6 +296,31 @@ def test_a_server_that_restarts_between_episodes_is_not_noticed():
     with served(CountingEnv(), port=port_of(address)):
         assert external.reset(seed=3)[0].tolist() == [0, 3]
         external.close()
+
+
+def test_one_who_was_let_in_before_waits_for_the_server_to_come_back(monkeypatch):
+    monkeypatch.setattr(client, "RECONNECT_SECONDS", 60.0)
+    with served(CountingEnv()) as address:
+        external = connect(address)
+        external.close()
+    is_over = threading.Event()
+
+    def come_back() -> None:
+        time.sleep(0.3)
+        with served(CountingEnv(), CountingEnv(), port=port_of(address)):
+            is_over.wait()
+
+    thread = threading.Thread(target=come_back)
+    thread.start()
+    try:
+        made_anew = connect(address)
+        assert made_anew.reset(seed=1)[0].tolist() == [0, 1]
+        assert external.reset(seed=2)[0].tolist() == [0, 2]
+        made_anew.close()
+    finally:
+        external.close()
+        is_over.set()
+        thread.join()
 
 
 def test_another_environment_at_the_same_address_is_refused():

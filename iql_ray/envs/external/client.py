@@ -25,9 +25,12 @@ from iql_ray.envs.external.wire import Message
 SCHEME = "external://"
 HANDSHAKE_SECONDS = 10.0
 RECONNECT_SECONDS = 30.0
-"""How long a reset waits for a server that is away, for it may be starting again, or taken."""
+"""How long one who was let in before waits for a server that is away, for it may be starting again, or taken."""
 RETRY_SECONDS = 0.2
 CLOSE_SECONDS = 1.0
+_LET_IN_AT: set[tuple[str, int]] = set()
+"""Where this process was let in before. One who is let in nowhere is told at once; but an environment that has failed
+is thrown away, and the new one in its place must not fail because the server is not up again yet."""
 
 
 def connect(address: str, timeout_seconds: float = 60.0, token: str | None = None) -> ExternalEnv:
@@ -54,10 +57,13 @@ class ExternalEnv(gymnasium.Env):
         self._num_steps = 0
         self._connection: socket.socket | None = None
         try:
-            self._connection, spaces = self._connect()
+            self._connection, spaces = self._connect_within(
+                RECONNECT_SECONDS if (self._host, self._port) in _LET_IN_AT else 0.0
+            )
         except OSError as error:
             hint = f"start one: python -m iql_ray.envs.external --env ENV --port {self._port}"
             raise ValueError(f"{self._name}: {error}; if nobody serves there, {hint}") from error
+        _LET_IN_AT.add((self._host, self._port))
         self.observation_space, self.action_space = spaces
 
     @property
@@ -141,16 +147,10 @@ class ExternalEnv(gymnasium.Env):
         return True
 
     def _reconnect(self) -> None:
-        deadline = time.monotonic() + RECONNECT_SECONDS
-        while True:
-            try:
-                connection, spaces = self._connect()
-                break
-            except (OSError, ValueError) as error:
-                if time.monotonic() > deadline:
-                    waited = f"for {RECONNECT_SECONDS:g} s no connection"
-                    raise ConnectionError(f"{self._name}: {waited}: {error}") from error
-                time.sleep(RETRY_SECONDS)
+        try:
+            connection, spaces = self._connect_within(RECONNECT_SECONDS)
+        except (OSError, ValueError) as error:
+            raise ConnectionError(f"{self._name}: no connection for {RECONNECT_SECONDS:g} s: {error}") from error
         if spaces != (self.observation_space, self.action_space):
             connection.close()
             raise ConnectionError(
@@ -158,6 +158,17 @@ class ExternalEnv(gymnasium.Env):
                 f"expected {self.observation_space} and {self.action_space}"
             )
         self._connection = connection
+
+    def _connect_within(self, seconds: float) -> tuple[socket.socket, tuple[Box, Box | Discrete]]:
+        """`_connect`, again and again for so long; at least once."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return self._connect()
+            except (OSError, ValueError):
+                if time.monotonic() + RETRY_SECONDS > deadline:
+                    raise
+            time.sleep(RETRY_SECONDS)
 
     def _connect(self) -> tuple[socket.socket, tuple[Box, Box | Discrete]]:
         """Shake hands.
