@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import fields
@@ -11,7 +12,10 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
+from iql_ray.envs.running import episode_seed
 from iql_ray.experience import Collected, Experience
+
+HANGING_SEED = 5
 
 
 class CountingEnv(gymnasium.Env):
@@ -88,6 +92,37 @@ class ChaoticEnv(gymnasium.Env):
         self._state = (3.0 * self._state + 0.1 * float(action[0])) % 1.0
         is_over = self._step == self._length
         return np.array([self._state, self._step / 10], np.float32), self._state, False, is_over, {}
+
+
+class SlowChaoticEnv(ChaoticEnv):
+    """The same, taking its time."""
+
+    step_seconds = 0.003
+
+
+class HangingEnv(ChaoticEnv):
+    """The same, but in a run with seed HANGING_SEED one episode of environment 1 never gets beyond its first step."""
+
+    hanging_seed = episode_seed(HANGING_SEED, 1, 1)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self._is_hanging = seed == self.hanging_seed
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self._is_hanging:
+            self._hang()
+        return super().step(action)
+
+    def _hang(self) -> None:
+        time.sleep(3600)
+
+
+class LockedEnv(HangingEnv):
+    """The same, holding Python's lock, so that its process says nothing any more."""
+
+    def _hang(self) -> None:
+        ctypes.PyDLL(None).sleep(3600)
 
 
 class FailingEnv(CountingEnv):
