@@ -106,9 +106,11 @@ class Explorer:
         Returns:
             (environments, action_dim) float32, or (environments,) int64 for discrete actions.
         """
+        if len(self._noises) == 1 and len(observations) == GROUP_WIDTH:  # as when nothing is to be put in place
+            return self._act(observations, self._noises[0])
         self._observations.reshape(-1, observations.shape[1])[self._places] = observations
         actions = [self._act(*group) for group in zip(self._observations, self._noises, strict=True)]
-        return (actions[0] if len(actions) == 1 else np.concatenate(actions))[self._places]
+        return np.concatenate(actions)[self._places]
 
     def _act(self, observations: np.ndarray, noise: np.random.Generator) -> np.ndarray:
         actions = self._policy.act(observations, temperature=self._temperature, generator=noise)

@@ -84,15 +84,15 @@ class BlockStepper:
         return ended, failed
 
     def _not_finite(self, step: int, failed: dict[int, Exception]) -> dict[int, Exception]:
-        """The columns that gave something else than finite numbers, by what is to be said of it."""
-        next_observations, rewards = self._block.next_observations[step], self._block.rewards[step]
+        """The columns with observations that are not finite, and what is to be said of them."""
+        next_observations = self._block.next_observations[step]
         found: dict[int, Exception] = {}
-        if np.isfinite(next_observations).all() and np.isfinite(rewards).all():
+        if np.isfinite(next_observations).all():
             return found
         for column, one in self._living:
             if column not in failed:
                 try:
-                    one.check(next_observations[column], rewards[column])
+                    one.check(next_observations[column])
                 except ValueError as error:
                     found[column] = error
         return found
