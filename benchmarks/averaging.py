@@ -43,8 +43,8 @@ from iql_ray.data.writing import WritingPlan, write_dataset
 from iql_ray.distributed import collective
 from iql_ray.distributed.learner import Learner, RunPlan, train
 from iql_ray.distributed.train_config import TrainConfig
-from iql_ray.envs.catalog import environment_spaces, make_env
 from iql_ray.envs.acting import GROUP_WIDTH
+from iql_ray.envs.catalog import environment_spaces, make_env
 from iql_ray.evaluation.episodes import run_group, split_into_groups
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -49,6 +49,7 @@ class CollectingWorkers:
             otherwise the next ones begin.
         num_cpus_each: what Ray reserves for a worker.
         stands: where the environments stand, with actions; those without are new.
+        name: of the environment, for messages; only asked for where `make` is a function.
     """
 
     def __init__(
@@ -65,8 +66,9 @@ class CollectingWorkers:
         is_replayed: bool = True,
         num_cpus_each: float = 1.0,
         stands: Sequence[Stand] = (),
+        name: str | None = None,
     ) -> None:
-        self._name = make if isinstance(make, str) else getattr(make, "__qualname__", repr(make))
+        self._name = name or (make if isinstance(make, str) else getattr(make, "__qualname__", repr(make)))
         faults = {"max_failures": max_env_failures, "is_replayed": is_replayed}
         options = {"seed": seed, "temperature": temperature, "epsilon": epsilon, **faults}
         self._ledger = Ledger(self._name, num_workers, envs_per_worker, stands, seed=seed, **faults)

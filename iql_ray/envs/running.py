@@ -15,13 +15,10 @@ import gymnasium
 import numpy as np
 
 from iql_ray.envs.acting import success_after
+from iql_ray.envs.action_limits import EXECUTED_ACTION
 from iql_ray.envs.catalog import name_of
 from iql_ray.experience import EnvironmentFailure, EpisodeResult, Stand
 from iql_ray.seeding import child_seed, child_seed_32
-
-EXECUTED_ACTION = "executed_action"
-"""Where a step's info says which action was executed, if another than asked for. Asked for, it must execute as it is,
-or an episode cannot be replayed."""
 
 
 def episode_seed(seed: int, number: int, episode: int) -> int:
