@@ -73,13 +73,14 @@ def gather(workers: CollectingWorkers, policy: Policy, num_blocks: int, num_step
 @pytest.mark.ray
 def test_two_workers_give_the_bits_of_one_process_also_if_one_is_killed(ray_session):
     policy, expected = random_policy(), in_one_process()
-    with workers_with("SlowChaoticEnv") as workers:
+    # A block takes longer than a step may take, but no step does.
+    with workers_with("SlowChaoticEnv", step_timeout_seconds=1.5) as workers:
         for version, num_steps in enumerate((20, 1)):
             assert_same(workers.collect(policy, version, num_steps), expected.collect(policy, version, num_steps))
         killer = threading.Timer(0.3, kill, [process_ids(workers)[:1]])
         killer.start()
-        # A block of 150 steps takes the slow toys almost a second.
-        assert_same(workers.collect(policy, 2, 150), expected.collect(policy, 2, 150))
+        # A block of 300 steps takes a worker 1.8 seconds.
+        assert_same(workers.collect(policy, 2, 300), expected.collect(policy, 2, 300))
         killer.join()
         kill(process_ids(workers))
         assert_same(workers.collect(policy, 3, 20), expected.collect(policy, 3, 20))
