@@ -92,7 +92,8 @@ def collecting_by_worker(workers: CollectingWorkers, policy: Policy, num_steps: 
     """One worker that always has the next block to do."""
 
     def step() -> int:
-        workers.request(policy, 0, num_steps)
+        while workers.request(policy, 0, num_steps):
+            pass
         return sum(len(collected.experience) for collected in workers.arrived(0.1))
 
     return step

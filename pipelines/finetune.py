@@ -9,11 +9,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from iql_ray.distributed.finetune_config import FinetuneConfig
 from pipelines import command_line
 from pipelines.ray_session import ray_session
+
+if TYPE_CHECKING:
+    from iql_ray.distributed.finetune_checking import CheckedFinetune
+
+
+MOST_CHECKED_ROWS = 50_000
+"""Of the dataset, whose observations a check of actions looks at."""
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -22,13 +30,64 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     from pipelines.progress import shown_progress
 
     checked = check_finetune(config)
+    if config.dry_run_actions:
+        return _check_actions(checked)
+    _check_destination(config)
     asked = checked.config
     # Learner, evaluation and rollout workers, one logical CPU each; they share the cores that there are.
     num_cpus = asked.num_learners * asked.cpus_per_learner + asked.num_rollout_workers + asked.num_eval_workers + 1
     with ray_session(num_cpus), shown_progress(asked.num_env_steps, "environment steps") as show:
         from iql_ray.distributed.finetuning import run_finetuning
 
-        return run_finetuning(checked, show)
+        result = run_finetuning(checked, show)
+    return {**result, "saved_experience": _save_experience(asked, result)}
+
+
+def _check_actions(checked: CheckedFinetune) -> dict[str, Any]:
+    """What the policy would do on the dataset's observations, held against the limits."""
+    import numpy as np
+
+    from iql_ray import checkpoint
+    from iql_ray.evaluation.action_check import action_table, check_actions
+    from iql_ray.evaluation.logged_episodes import read_episodes
+
+    policy, _ = checkpoint.load_policy(checked.source, checked.num_source_updates)
+    asked = checked.config
+    logged = read_episodes(str(asked.dataset), held_out_share=0.5, max_rows=MOST_CHECKED_ROWS, seed=asked.seed)
+    episodes = np.split(logged.observations, logged.starts[1:-1])
+    found = check_actions(policy, episodes, asked.action_limits, asked.temperature, asked.seed)
+    print(action_table(found), file=sys.stderr)
+    return {"run": str(checked.source), "dataset": asked.dataset, **found}
+
+
+def _check_destination(config: FinetuneConfig) -> None:
+    if config.save_experience is not None:
+        from iql_ray.data.work_folder import check_destination
+
+        check_destination(Path(config.save_experience), overwrite=False)
+    elif config.save_experience_minari is not None:
+        raise ValueError(
+            f"save_experience_minari = {config.save_experience_minari}: is written beside a prepared dataset; give "
+            "--save-experience FOLDER, too"
+        )
+
+
+def _save_experience(asked: FinetuneConfig, result: dict[str, Any]) -> str | None:
+    """Prepare what was collected as a dataset; where it lies, None where nobody asked or nothing was collected."""
+    if asked.save_experience is None or result["num_transitions"] == 0:
+        return None
+    from pipelines.prepare import PrepareConfig, prepare
+
+    prepare(
+        PrepareConfig(
+            source=f"experience:{result['run_folder']}",
+            out=Path(asked.save_experience),
+            env=asked.env,
+            seed=asked.seed,
+            minari=asked.save_experience_minari,
+        )
+    )
+    return asked.save_experience
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -39,6 +39,7 @@ BYTES_WORTH_RAY = 2 * 2**30
 PROGRESS_SECONDS = 10.0
 
 MAZE_KIND = "umaze:"
+EXPERIENCE_KIND = "experience:"
 MAZE_LICENCE = "Apache-2.0, made by iql_ray's own simulator"
 
 
@@ -50,7 +51,7 @@ class PrepareConfig:
     """npz:PATH, hdf5:PATH (D4RL layout), ogbench:PATH, parquet:, csv: or rllib:FILE|FOLDER|GLOB, minari:ID_OR_PATH (a
     local dataset); paths of all but minari may be URIs such as s3://BUCKET/KEY. Or, made on the spot, the toy maze's
     umaze:paper, umaze:stitching, umaze:narrow or umaze:lucky, with :coordinates after it for observations (x, y)
-    instead of one-hot, and with :SEED for another draw."""
+    instead of one-hot, and with :SEED for another draw. Or experience:RUN_FOLDER, what iql-ray finetune collected."""
     out: Path
     """The folder to make. It appears whole at the end, or not at all. Interrupted, killed or out of disk space, the
     same command goes on where it stood, from a hidden folder beside this one."""
@@ -65,7 +66,8 @@ class PrepareConfig:
     licence: str | None = None
     """The data's licence, a line for the manifest; by default what the source itself records."""
     minari: str | None = None
-    """Also write the episodes that umaze:NAME makes as a local Minari dataset of this id, e.g. iql-ray/umaze-v0."""
+    """Also write the episodes of umaze:NAME or experience:RUN_FOLDER as a local Minari dataset of this id, e.g.
+    iql-ray/umaze-v0."""
     seed: int = 0
     """Of the one shuffle over all transitions."""
     rows_per_shard: int = 131_072
@@ -104,7 +106,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     from iql_ray.data.writing import prepare_dataset
 
     check_destination(config.out, config.overwrite)
-    source = _maze_source(config) if config.source.startswith(MAZE_KIND) else _logged_source(config)
+    source = _opened(config)
     if "end-at-success" in config.fix and source.has_success:
         source = source.with_success()
     plan = _plan(config, source)
@@ -115,6 +117,12 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     for fix in manifest.provenance.fixes:
         _say(f"--fix {fix.rule}: {fix.num_rows} rows of {fix.num_episodes} episodes; {fix.description}")
     return _result(config.out, manifest)
+
+
+def _opened(config: PrepareConfig) -> Source:
+    if config.source.startswith(MAZE_KIND):
+        return _maze_source(config)
+    return _online_source(config) if config.source.startswith(EXPERIENCE_KIND) else _logged_source(config)
 
 
 def _logged_source(config: PrepareConfig) -> Source:
@@ -131,8 +139,7 @@ def _maze_source(config: PrepareConfig) -> Source:
     from iql_ray.envs.umaze import ENVIRONMENT_IDS
     from iql_ray.envs.umaze_data import maze_data, parse_location
 
-    if config.columns:
-        raise ValueError(f"source '{config.source}' names its own columns, leave --columns out (got {config.columns})")
+    _check_no_columns(config)
     name, observation, seed = parse_location(config.source.removeprefix(MAZE_KIND))
     data = maze_data(name, seed=seed)
     environment_id = ENVIRONMENT_IDS[name, observation]
@@ -145,11 +152,32 @@ def _maze_source(config: PrepareConfig) -> Source:
     return from_columns(config.source, data.columns(observation), recorded)
 
 
+def _online_source(config: PrepareConfig) -> Source:
+    """What a run of iql-ray finetune has collected."""
+    from iql_ray import config as config_io
+    from iql_ray import run_folder
+    from iql_ray.data.experience_dataset import experience_source
+    from iql_ray.envs.catalog import environment_spaces
+
+    _check_no_columns(config)
+    run = run_folder.find_run(".", config.source.removeprefix(EXPERIENCE_KIND))
+    environment_id = config_io.read(run / run_folder.CONFIG_FILE)["env"]
+    return experience_source(run, environment_spaces(environment_id), environment_id, config.licence)
+
+
+def _check_no_columns(config: PrepareConfig) -> None:
+    if config.columns:
+        raise ValueError(f"source '{config.source}' names its own columns, leave --columns out (got {config.columns})")
+
+
 def _export(source: Source, dataset_id: str) -> None:
     from iql_ray.data.sources.minari_export import write_minari
 
     if source.files:
-        raise ValueError(f"--minari {dataset_id} goes with umaze:NAME only, got --source {source.spec}; leave it out")
+        raise ValueError(
+            f"--minari {dataset_id} goes with umaze:NAME and experience:RUN_FOLDER, got --source {source.spec}; "
+            "leave it out"
+        )
     write_minari(dataset_id, source)
 
 

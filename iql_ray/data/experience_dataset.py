@@ -15,8 +15,6 @@ from iql_ray.data.sources.recorded_episodes import from_columns
 from iql_ray.data.sources.source import Recorded, Source
 from iql_ray.experience import Experience, Spaces
 
-KIND = "experience:"
-
 
 def experience_source(run: Path, spaces: Spaces, environment_id: str | None, licence: str | None = None) -> Source:
     """Everything that a run collected, episode by episode; held in memory.
@@ -41,7 +39,7 @@ def experience_source(run: Path, spaces: Spaces, environment_id: str | None, lic
         licence=licence,
         details={"description": f"collected online by iql-ray finetune, run {run.name}"},
     )
-    return from_columns(f"{KIND}{run}", _columns(ordered, spaces.is_discrete), recorded)
+    return from_columns(f"experience:{run}", _columns(ordered, spaces.is_discrete), recorded)
 
 
 def _columns(ordered: Experience, is_discrete: bool) -> dict[str, np.ndarray]:

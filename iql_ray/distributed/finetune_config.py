@@ -42,7 +42,7 @@ class FinetuneConfig:
     """synchronous: environments wait for the updates and updates for them, and the seed gives the same numbers bit for
     bit on any number of workers. asynchronous: neither waits for the other beyond what keeps the ratio of both."""
     num_rollout_workers: int = 1
-    """Processes that step environments."""
+    """Processes that step environments; 0 steps them in the learner's own."""
     envs_per_worker: int = 8
     """Environments of each; eight of a worker cost the policy as much as one."""
     steps_per_block: int | None = None
@@ -141,7 +141,7 @@ class FinetuneConfig:
         if not self.resume and (self.run is None) == (self.model is None):
             raise ValueError("finetune needs either --run RUN or --model URI, and not both")
         for name in (
-            "num_env_steps", "num_rollout_workers", "envs_per_worker", "num_learners", "cpus_per_learner",
+            "num_env_steps", "envs_per_worker", "num_learners", "cpus_per_learner",
             "max_env_failures", "eval_interval_env_steps", "num_eval_episodes", "num_eval_workers",
             "log_interval_env_steps", "checkpoint_interval_env_steps", "num_checkpoints_to_keep",
         ):  # fmt: skip
@@ -150,7 +150,15 @@ class FinetuneConfig:
         for name in ("steps_per_block", "replay_capacity", "batch_size"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} = {value}: expected 1 or more")
-        for name in ("member", "epsilon", "temperature", "max_failures", "num_initial_env_steps", "max_staleness"):
+        for name in (
+            "num_rollout_workers",
+            "member",
+            "epsilon",
+            "temperature",
+            "max_failures",
+            "num_initial_env_steps",
+            "max_staleness",
+        ):
             if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} = {value}: expected 0 or more")
         for name in ("updates_per_env_step", "step_timeout_seconds", "memory_limit"):
@@ -170,6 +178,12 @@ class FinetuneConfig:
             raise ValueError("online_fraction mixes with offline data, and --without-offline-data leaves it out")
         if self.mode == "synchronous" and self.max_staleness is not None:
             raise ValueError("max_staleness is of --mode asynchronous: synchronous collection is never stale")
+        if self.num_rollout_workers == 0 and (self.mode == "asynchronous" or self.step_timeout_seconds is not None):
+            raise ValueError(
+                "num_rollout_workers = 0 steps environments in the learner's own process, which can neither go on "
+                "beside them nor outlive one that hangs: leave out --mode asynchronous and --step-timeout-seconds, or "
+                "give 1"
+            )
         if self.updates_per_env_step * self.eval_interval_env_steps < 1:
             raise ValueError(
                 f"updates_per_env_step = {self.updates_per_env_step} with eval_interval_env_steps = "
@@ -196,7 +210,7 @@ class FinetuneConfig:
     @property
     def num_environments(self) -> int:
         """Over all workers."""
-        return self.num_rollout_workers * self.envs_per_worker
+        return max(1, self.num_rollout_workers) * self.envs_per_worker
 
     @property
     def block_steps(self) -> int:

@@ -38,6 +38,7 @@ from iql_ray.distributed.finetune import Director, Share, finetune
 from iql_ray.distributed.finetune_checking import CheckedFinetune
 from iql_ray.distributed.finetune_config import FinetuneConfig
 from iql_ray.distributed.learner import Learner, MonitorRecorder, RunPlan, begin_learning, newest_for_all
+from iql_ray.distributed.local_collector import LocalCollector
 from iql_ray.distributed.members import load_trained
 from iql_ray.distributed.monitor import Conclusion
 from iql_ray.distributed.shards import learner_rows
@@ -121,12 +122,12 @@ def run_online_learner(settings: dict[str, Any]) -> None:
     if rank > 0:
         finetune(learner, share, None, recorder)
         return
-    with collecting_workers(plan, online, saved, num_rows) as workers:
+    with collector_of(plan, online, saved, num_rows) as collector:
         director = Director(
             online.config,
             layout,
             plan.transforms,
-            workers,
+            collector,
             ExperienceLog(plan.run_folder, num_rows),
             learner.policy,
             recorder,
@@ -210,13 +211,16 @@ def restored_share(plan: RunPlan, ring: ReplayRing, rank: int, num_learners: int
     return share
 
 
-def collecting_workers(
+def collector_of(
     plan: RunPlan, online: OnlinePlan, saved: checkpoint.Checkpoint | None, num_rows: int
-) -> CollectingWorkers:
+) -> CollectingWorkers | LocalCollector:
     """The run's environments, where the first `num_rows` rows have left them."""
-    config = online.config
+    config, stands = online.config, _stands(plan, saved, num_rows)
+    make = maker_of(str(config.env), config.action_limits, is_checked=False)
+    if config.num_rollout_workers == 0:
+        return LocalCollector(config, make, stands)
     return CollectingWorkers(
-        maker_of(str(config.env), config.action_limits),
+        make,
         config.num_rollout_workers,
         config.envs_per_worker,
         seed=config.seed,
@@ -226,7 +230,7 @@ def collecting_workers(
         max_env_failures=config.max_env_failures,
         is_replayed=config.resume_episodes == "replay",
         num_cpus_each=online.num_cpus_per_rollout_worker,
-        stands=_stands(plan, saved, num_rows),
+        stands=stands,
     )
 
 

@@ -32,9 +32,7 @@ class LocalCollector:
     num_lost_steps = 0
     """Nobody else can die."""
 
-    def __init__(
-        self, config: FinetuneConfig, make: Callable[[], gymnasium.Env], stands: Sequence[Stand] = ()
-    ) -> None:
+    def __init__(self, config: FinetuneConfig, make: Callable[[], gymnasium.Env], stands: Sequence[Stand] = ()) -> None:
         self._environments = EnvironmentSet(
             make,
             range(config.num_environments),

@@ -23,7 +23,7 @@ class OnlineNumbers:
         self.num_stale_steps: int = totals.get("num_stale_steps", 0)
         """Steps that were left out because their policy was too old."""
         self._num_failures: int = totals.get("num_env_failures", 0)
-        self._num_episodes: int = totals.get("num_episodes", 0)
+        self._num_episodes: int = totals.get("num_online_episodes", 0)
         self._max_staleness: int = totals.get("max_staleness", 0)
         self._num_lost_before: int = totals.get("num_lost_steps", 0)
         self._finished: list[EpisodeResult] = []
@@ -47,7 +47,7 @@ class OnlineNumbers:
     def totals(self, num_lost_steps: int) -> dict[str, int]:
         """Of the whole run; lost are those that environments have made and nobody has received."""
         return {
-            "num_episodes": self._num_episodes,
+            "num_online_episodes": self._num_episodes,
             "num_env_failures": self._num_failures,
             "num_stale_steps": self.num_stale_steps,
             "num_lost_steps": self._num_lost_before + num_lost_steps,

@@ -166,6 +166,8 @@ def limited_env(environment_id: str, limits: ActionLimits, **kwargs: Any) -> gym
         raise
 
 
-def maker_of(environment_id: str, limits: ActionLimits) -> Callable[[], gymnasium.Env]:
-    """Makes the environment, within limits where there are any; pickles."""
-    return partial(limited_env, environment_id, limits) if limits else partial(make_env, environment_id)
+def maker_of(environment_id: str, limits: ActionLimits, **kwargs: Any) -> Callable[[], gymnasium.Env]:
+    """Makes the environment, as `make_env` with these arguments, within limits where there are any; pickles."""
+    if limits:
+        return partial(limited_env, environment_id, limits, **kwargs)
+    return partial(make_env, environment_id, **kwargs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,49 +18,10 @@ from iql_ray.distributed.finetune import Director, Share, finetune
 from iql_ray.distributed.finetune_config import FinetuneConfig
 from iql_ray.distributed.finetuning import evaluated_update, online_sampler, restored_share, ring_capacity
 from iql_ray.distributed.learner import Learner, RunPlan
+from iql_ray.distributed.local_collector import LocalCollector
 from iql_ray.envs.catalog import make_env
-from iql_ray.envs.collecting import EnvironmentSet
-from iql_ray.experience import Collected, Stand
-from iql_ray.policy import Policy
+from iql_ray.experience import Stand
 from tests.distributed.examples import ENVIRONMENT, Notes, all_rows
-
-
-class LocalCollector:
-    """Environments in this process; what is requested is made at once, and arrives when it is asked for."""
-
-    def __init__(self, config: FinetuneConfig, stands: Sequence[Stand] = (), max_waiting: int = 2) -> None:
-        numbers = range(config.num_environments)
-        make = partial(make_env, str(config.env))
-        self._environments = EnvironmentSet(make, numbers, seed=config.seed, temperature=config.temperature)
-        self._environments.restore(stands)
-        self._stands = tuple(stands)
-        self._waiting: deque[Collected] = deque()
-        self._max_waiting = max_waiting
-        self.num_lost_steps = 0
-
-    def collect(self, policy: Policy, policy_version: int, num_steps: int) -> Collected:
-        collected = self._environments.collect(policy, policy_version, num_steps)
-        self._stands = collected.stands
-        return collected
-
-    @property
-    def num_pending_steps(self) -> int:
-        return sum(len(collected.experience) for collected in self._waiting)
-
-    def request(self, policy: Policy, policy_version: int, num_steps: int) -> bool:
-        if len(self._waiting) >= self._max_waiting:
-            return False
-        self._waiting.append(self._environments.collect(policy, policy_version, num_steps))
-        return True
-
-    def arrived(self, timeout_seconds: float) -> list[Collected]:
-        if not self._waiting:
-            return []
-        self._stands = self._waiting[0].stands
-        return [self._waiting.popleft()]
-
-    def stands(self) -> Sequence[Stand]:
-        return self._stands
 
 
 class OnlineNotes(Notes):
@@ -98,7 +58,6 @@ def run_online(
     config: FinetuneConfig,
     notes: OnlineNotes,
     saved: checkpoint.Checkpoint | None = None,
-    max_waiting: int = 2,
 ) -> Learner:
     """Fine-tune in this process, from a new agent or from a checkpoint."""
     rows = torch.from_numpy(all_rows(Path(plan.config.dataset), plan.transforms))
@@ -119,7 +78,7 @@ def run_online(
         config,
         layout,
         plan.transforms,
-        LocalCollector(config, stands, max_waiting),
+        LocalCollector(config, partial(make_env, str(config.env)), stands),
         ExperienceLog(plan.run_folder, share.num_seen),
         learner.policy,
         notes,

@@ -61,11 +61,16 @@ def first_rows(experience: Experience, number: int) -> Experience:
     return Experience(**{name: values[:number] for name, values in vars(experience).items()})
 
 
+def keep_busy(workers: CollectingWorkers, policy: Policy, num_steps: int) -> None:
+    while workers.request(policy, 3, num_steps):
+        pass
+
+
 def gather(workers: CollectingWorkers, policy: Policy, num_blocks: int, num_steps: int = 10) -> list[Collected]:
     """Asynchronously, until so many blocks have come from each worker."""
     blocks: list[Collected] = []
     while min(sum(block.stands[0].environment == first for block in blocks) for first in (0, 2)) < num_blocks:
-        workers.request(policy, 3, num_steps)
+        keep_busy(workers, policy, num_steps)
         blocks += workers.arrived(0.1)
     return blocks
 
@@ -114,7 +119,7 @@ def kill_at_work(workers: CollectingWorkers, policy: Policy, which: slice) -> li
     """When these have just been given their next blocks; whatever came before."""
     processes = process_ids(workers)  # they say so when they have nothing else to do
     blocks = workers.arrived()
-    workers.request(policy, 3, 10)
+    keep_busy(workers, policy, 10)
     kill(processes[which])
     return blocks
 
