@@ -6,8 +6,10 @@ no torch, no ray, nothing of this package. Evaluation, finetuning and the regist
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,11 @@ from safetensors.numpy import load_file, save_file
 
 WEIGHTS_FILE = "weights.safetensors"
 DESCRIPTION_FILE = "policy.json"
+SUMS_FILE = "SHA256SUMS"
+"""What a policy that travels says of its own files; `sha256sum --check SHA256SUMS` reads it too."""
 FORMAT_VERSION = 1
+MAX_ROWS = 65_536
+"""A larger batch is acted on piece by piece, so that what its layers hold stays small."""
 ACTION_LIMIT = 1.0 - 1e-5
 """Sampled and mean actions stay inside the open box of the agent, as the data's did in training."""
 KIND_FIELDS = {
@@ -176,7 +182,7 @@ class Policy:
         """Actions for raw observations.
 
         Args:
-            observations: (observation_dim,) or (batch, observation_dim), any real dtype.
+            observations: (observation_dim,) or (batch, observation_dim), any real dtype, a batch of any size.
             temperature: 0 acts at the Gaussian's mean, as the paper evaluates, or takes the most likely action (the
                 first of equals). Above 0 it scales the Gaussian's standard deviation, or samples from
                 softmax(logits / temperature).
@@ -189,7 +195,13 @@ class Policy:
         Raises:
             ValueError: observations of another shape, a temperature below 0, or logits that are not finite.
         """
-        return self._head.act(self._features(observations), _checked_temperature(temperature), generator)
+        temperature = _checked_temperature(temperature)
+        inputs = self._inputs(observations)
+        if inputs.ndim == 1 or len(inputs) <= MAX_ROWS:
+            return self._head.act(self._features(inputs), temperature, generator)
+        generator = generator or np.random.default_rng()
+        pieces = (inputs[start : start + MAX_ROWS] for start in range(0, len(inputs), MAX_ROWS))
+        return np.concatenate([self._head.act(self._features(piece), temperature, generator) for piece in pieces])
 
     def probabilities(self, observations: Any, temperature: float = 1.0) -> np.ndarray[Any, np.dtype[np.float64]]:
         """How likely a categorical policy takes each action at this temperature.
@@ -206,14 +218,19 @@ class Policy:
         """
         if not isinstance(self._head, _CategoricalHead):
             raise ValueError(f"only a categorical policy has probabilities, this one is {self.description.kind}")
-        return self._head.probabilities(self._features(observations), _checked_temperature(temperature))
+        features = self._features(self._inputs(observations))
+        return self._head.probabilities(features, _checked_temperature(temperature))
 
-    def _features(self, observations: Any) -> Array:
-        """What the last hidden layer says of raw observations."""
+    def _inputs(self, observations: Any) -> Array:
+        """Raw observations as the vectors that they are expected to be."""
         inputs = np.asarray(observations, np.float32)
         if inputs.ndim not in (1, 2) or inputs.shape[-1] != self.description.observation_dim:
             expected = self.description.observation_dim
             raise ValueError(f"observations have shape {inputs.shape}, expected ({expected},) or (batch, {expected})")
+        return inputs
+
+    def _features(self, inputs: Array) -> Array:
+        """What the last hidden layer says of raw observations."""
         features = (inputs - self._mean) / self._std
         for weight, bias in self._hidden:
             features = np.maximum(features @ weight + bias, 0)
@@ -230,17 +247,45 @@ class Policy:
 
     @classmethod
     def load(cls, folder: str | Path) -> Policy:
-        """Read what `save` wrote.
+        """Read what `save` wrote, checked against the sums where the folder has any.
 
         Raises:
-            ValueError: the files are damaged, of another format, or do not belong together.
+            ValueError: the files are damaged or changed, of another format, or do not belong together.
         """
         try:
+            check_sums(folder)
             values = dict(json.loads((Path(folder) / DESCRIPTION_FILE).read_text()))
             lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
             return cls(load_file(Path(folder) / WEIGHTS_FILE), PolicyDescription(**{**values, **lists}))
         except (ValueError, TypeError, SafetensorError) as error:
             raise ValueError(f"{folder} holds no policy that this version can act with: {error}") from error
+
+
+def write_sums(folder: str | Path, names: Iterable[str]) -> None:
+    """Record the sha256 of these files of the folder, before it goes where somebody might change them."""
+    lines = [f"{_sha256(Path(folder) / name)}  {name}\n" for name in names]
+    (Path(folder) / SUMS_FILE).write_text("".join(lines))
+
+
+def check_sums(folder: str | Path) -> None:
+    """Refuse a folder whose files are not those that its sums were taken of; a folder without sums passes.
+
+    Raises:
+        ValueError: a file is missing or was changed, weights and description first of all.
+    """
+    sums = Path(folder) / SUMS_FILE
+    if not sums.is_file():
+        return
+    recorded = {name: digest for digest, _, name in (line.partition("  ") for line in sums.read_text().splitlines())}
+    for name in (WEIGHTS_FILE, DESCRIPTION_FILE, *recorded):
+        path = Path(folder) / name
+        if not path.is_file() or _sha256(path) != recorded.get(name):
+            raise ValueError(f"{name} is missing or was changed since its sha256 was recorded in {SUMS_FILE}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checked_temperature(temperature: float) -> float:

@@ -185,7 +185,7 @@ return of an episode (0 is perfect)
   behaviour cloning            {cloning["return_mean"]:8.1f}
   IQL, the registered policy   {iql["return_mean"]:8.1f}   95% interval [{low:.1f}, {high:.1f}]
   one episode of it, acted by a process that imports {acted["imported"] or "neither iql_ray, nor ray, nor torch"}: \
-{acted["episode_return"]:.1f}
+{acted["episode_returns"][0]:.1f}
 
 look next
   the learning curves   {picture}

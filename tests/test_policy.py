@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import iql_ray.policy
-from iql_ray.policy import Policy, PolicyDescription
+from iql_ray.policy import Policy, PolicyDescription, write_sums
 
 DESCRIPTION = PolicyDescription(
     observation_dim=2,
@@ -115,6 +115,17 @@ def test_one_generator_seed_gives_one_action():
 def test_observations_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError, match=r"expected \(2,\) or \(batch, 2\)"):
         hand_policy().act(np.zeros(shape))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_batch_of_any_size_acts_as_its_pieces_do(monkeypatch, temperature):
+    monkeypatch.setattr(iql_ray.policy, "MAX_ROWS", 16)
+    rows = np.random.default_rng(0).normal(size=(41, 2))  # 16, 16 and 9
+    for policy in (hand_policy(), hand_choice()):
+        together = policy.act(rows, temperature=temperature, generator=np.random.default_rng(7))
+        generator = np.random.default_rng(7)
+        pieces = [policy.act(rows[i : i + 16], temperature=temperature, generator=generator) for i in (0, 16, 32)]
+        np.testing.assert_array_equal(together, np.concatenate(pieces))
 
 
 def test_the_most_likely_action_is_that_of_the_largest_logit():
@@ -277,6 +288,22 @@ def test_a_damaged_or_foreign_file_is_refused_by_folder(tmp_path, name, content,
     hand_policy().save(tmp_path)
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))}.*{message}"):
+        Policy.load(tmp_path)
+
+
+def test_a_folder_with_sums_loads_until_a_file_is_changed(tmp_path):
+    hand_policy().save(tmp_path)
+    write_sums(tmp_path, ("weights.safetensors", "policy.json"))
+    assert Policy.load(tmp_path).act([1.0, 2.0]) == hand_policy().act([1.0, 2.0])
+    hand_policy(action_high=(5.0,)).save(tmp_path)
+    with pytest.raises(ValueError, match=r"policy.json is missing or was changed since its sha256 was recorded"):
+        Policy.load(tmp_path)
+
+
+def test_sums_that_leave_the_weights_out_are_none(tmp_path):
+    hand_policy().save(tmp_path)
+    write_sums(tmp_path, ("policy.json",))
+    with pytest.raises(ValueError, match=r"weights.safetensors is missing or was changed"):
         Policy.load(tmp_path)
 
 

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iql_ray import policy as policy_code
-from iql_ray.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
+from iql_ray.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy, write_sums
 
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature
 
 ARTIFACT_NAME = "policy"
 """Under which the policy's files lie in a saved model: `artifacts/policy`."""
+CODE_FILE = "policy.py"
+DIGEST_METADATA = "iql_ray.policy_digest"
+"""Under which a saved model's MLmodel file has `policy_digest`."""
 REQUIRED_PACKAGES = ("mlflow", "numpy", "safetensors")
 
 
@@ -50,6 +53,41 @@ def policy_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def check_digest(folder: Path, recorded: str, what: str) -> None:
+    """Refuse a policy that is not the one that its digest was recorded of, outside of its own folder.
+
+    Args:
+        recorded: what `policy_digest` said, as a registry has it in its tag.
+        what: names the policy in the message.
+
+    Raises:
+        ValueError: it was changed since.
+    """
+    found = policy_digest(folder)
+    if found != recorded:
+        raise ValueError(
+            f"{what} was changed since it was registered: its digest is {found[:12]}..., recorded was "
+            f"{recorded[:12]}...; it is not loaded. Restore its files, or register the policy of its run again"
+        )
+
+
+def ship_policy(policy_folder: Path, destination: Path) -> None:
+    """Copy a policy with the code that acts with it, and the sha256 of all that: it needs numpy and safetensors.
+
+    Args:
+        policy_folder: holds weights.safetensors and policy.json.
+        destination: a folder that exists.
+
+    Raises:
+        ValueError: the policy does not load.
+    """
+    for file in (policy_folder / WEIGHTS_FILE, policy_folder / DESCRIPTION_FILE):
+        shutil.copy(file, destination)
+    shutil.copyfile(policy_code.__file__, destination / CODE_FILE)
+    write_sums(destination, (WEIGHTS_FILE, DESCRIPTION_FILE, CODE_FILE))
+    Policy.load(destination)
+
+
 def save_policy_model(
     policy_folder: Path, path: Path, *, example_observations: Any = None, mlflow_model: Model | None = None
 ) -> None:
@@ -69,8 +107,7 @@ def save_policy_model(
     with tempfile.TemporaryDirectory() as temporary:
         shipped = Path(temporary) / ARTIFACT_NAME
         shipped.mkdir()
-        for file in (policy_folder / WEIGHTS_FILE, policy_folder / DESCRIPTION_FILE, policy_code.__file__):
-            shutil.copy(file, shipped)
+        ship_policy(policy_folder, shipped)
         mlflow.pyfunc.save_model(
             path,
             python_model=str(Path(__file__).with_name("policy_model.py")),
@@ -79,26 +116,23 @@ def save_policy_model(
             input_example=example,
             pip_requirements=[f"{package}=={version(package)}" for package in REQUIRED_PACKAGES],
             mlflow_model=mlflow_model,
+            metadata={DIGEST_METADATA: policy_digest(policy_folder)},
         )
 
 
 def _signature(policy: Policy) -> ModelSignature:
-    """float32 observations (-1, observation_dim) to float32 actions (-1, action_dim) or int64 choices (-1,)."""
+    """float32 actions (-1, action_dim) or int64 choices (-1,), and the parameters.
+
+    Nothing is said of the inputs: MLflow would refuse float64, a single observation and a dict of several parts, all
+    of which the policy takes, and what does not fit the policy names better.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-    description, float32 = policy.description, np.dtype(np.float32)
+    description = policy.description
     if description.kind == "categorical":
         actions = TensorSpec(np.dtype(np.int64), (-1,))
     else:
-        actions = TensorSpec(float32, (-1, len(description.action_low)))
-    return ModelSignature(
-        inputs=Schema([TensorSpec(float32, (-1, description.observation_dim))]),
-        outputs=Schema([actions]),
-        params=ParamSchema(
-            [
-                ParamSpec("deterministic", DataType.boolean, True),
-                ParamSpec("temperature", DataType.double, 1.0),
-            ]
-        ),
-    )
+        actions = TensorSpec(np.dtype(np.float32), (-1, len(description.action_low)))
+    parameters = [ParamSpec("deterministic", DataType.boolean, True), ParamSpec("temperature", DataType.double, None)]
+    return ModelSignature(outputs=Schema([actions]), params=ParamSchema(parameters))
