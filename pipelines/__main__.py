@@ -16,6 +16,8 @@ COMMANDS = {
     "extract": "policies for other inverse temperatures, from the critics of a run",
     "finetune": "improve a trained agent online, with many rollout workers",
     "evaluate": "run a policy in its environment and report returns with intervals",
+    "export": "a policy as a folder for numpy and safetensors alone, or as an ONNX graph",
+    "serve": "answer requests for actions with a registered model, and follow its alias",
     "sync": "send what a run could not log while its tracking server was away",
     "maze": "the paper's story on a toy maze, every method beside exact solutions, in one picture",
     "demo": "all of it on data that comes along, in minutes",

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     ("experience", "config", "seeding", "policy", "run_folder"),
-    ("algorithm", "data", "envs"),
+    ("algorithm", "data", "envs", "onnx_graph"),
     ("evaluation", "checkpoint"),
     ("tracking", "report"),
     ("distributed",),
@@ -31,6 +31,7 @@ LIBRARY_ROOMS = {
     "matplotlib": ("iql_ray/report/",),
     "minari": ("iql_ray/data/sources",),
     "h5py": ("iql_ray/data/sources",),
+    "onnx": ("iql_ray/onnx_graph.py",),
     "tyro": ("pipelines/", "iql_ray/distributed/train_config.py"),
 }
 

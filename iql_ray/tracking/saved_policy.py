@@ -79,13 +79,13 @@ def ship_policy(policy_folder: Path, destination: Path) -> None:
         destination: a folder that exists.
 
     Raises:
-        ValueError: the policy does not load.
+        ValueError: the policy does not load, or is not what its own sums were taken of.
     """
+    Policy.load(policy_folder)
     for file in (policy_folder / WEIGHTS_FILE, policy_folder / DESCRIPTION_FILE):
         shutil.copy(file, destination)
     shutil.copyfile(policy_code.__file__, destination / CODE_FILE)
     write_sums(destination, (WEIGHTS_FILE, DESCRIPTION_FILE, CODE_FILE))
-    Policy.load(destination)
 
 
 def save_policy_model(
