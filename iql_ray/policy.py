@@ -196,7 +196,7 @@ class Policy:
             ValueError: observations of another shape, a temperature below 0, or logits that are not finite.
         """
         temperature = _checked_temperature(temperature)
-        inputs = self._inputs(observations)
+        inputs = self.inputs(observations)
         if inputs.ndim == 1 or len(inputs) <= MAX_ROWS:
             return self._head.act(self._features(inputs), temperature, generator)
         generator = generator or np.random.default_rng()
@@ -218,11 +218,15 @@ class Policy:
         """
         if not isinstance(self._head, _CategoricalHead):
             raise ValueError(f"only a categorical policy has probabilities, this one is {self.description.kind}")
-        features = self._features(self._inputs(observations))
+        features = self._features(self.inputs(observations))
         return self._head.probabilities(features, _checked_temperature(temperature))
 
-    def _inputs(self, observations: Any) -> Array:
-        """Raw observations as the vectors that they are expected to be."""
+    def inputs(self, observations: Any) -> Array:
+        """Raw observations as this policy's vectors: (observation_dim,) or (batch, observation_dim), float32.
+
+        Raises:
+            ValueError: observations of another shape.
+        """
         inputs = np.asarray(observations, np.float32)
         if inputs.ndim not in (1, 2) or inputs.shape[-1] != self.description.observation_dim:
             expected = self.description.observation_dim

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tests.tracking.examples import small_policy
 NORMALISED = {"observation_mean": (1.0, -2.0), "observation_std": (2.0, 0.25)}
 
 
-def actions_of(model, observations):
+def actions_of(model, observations) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
