@@ -127,10 +127,14 @@ def _asked(ask: Any, before: dict[str, Any]) -> dict[str, Any]:
 
 
 def _set_environment(config: ServeConfig) -> None:
+    """Ask for the second door, before the session starts; its range of ports is that one."""
     if config.direct_port is not None:
-        port = str(config.direct_port)
-        range_of_one = {f"RAY_SERVE_DIRECT_INGRESS_{end}_HTTP_PORT": port for end in ("MIN", "MAX")}
-        os.environ.update({**DIRECT_INGRESS, **range_of_one})
+        first, after_last = str(config.direct_port), str(config.direct_port + 1)
+        ports = {
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": first,
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": after_last,
+        }
+        os.environ.update({**DIRECT_INGRESS, **ports})
 
 
 def _check_free(host: str, port: int) -> None:

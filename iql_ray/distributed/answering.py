@@ -69,20 +69,28 @@ def answer(served: ServedPolicy, questions: Sequence[Question]) -> list[bytes | 
 
     A question that is wrong gets its error, and the others their actions.
     """
-    answers: list[bytes | ValueError] = [ValueError("not answered")] * len(questions)
+    answers: dict[int, bytes | ValueError] = {}
     groups: dict[float, list[tuple[int, np.ndarray]]] = {}
     for index, question in enumerate(questions):
         try:
-            groups.setdefault(question.temperature, []).append((index, _vectors(served, question)))
+            vectors = _vectors(served, question)
         except (ValueError, TypeError) as error:
             answers[index] = ValueError(str(error))
+        else:
+            groups.setdefault(question.temperature, []).append((index, vectors))
     for temperature, group in groups.items():
-        rows = np.concatenate([np.atleast_2d(vectors) for _, vectors in group])
-        actions, first = served.policy.act(rows, temperature=temperature), 0
-        for index, vectors in group:
-            last = first + (1 if vectors.ndim == 1 else len(vectors))
-            own = actions[first] if vectors.ndim == 1 else actions[first:last]
-            answers[index], first = _said(served, own), last
+        answers |= _together(served, temperature, group)
+    return [answers[index] for index in range(len(questions))]
+
+
+def _together(served: ServedPolicy, temperature: float, group: Sequence[tuple[int, np.ndarray]]) -> dict[int, bytes]:
+    """By their places, the answers to vectors that want one temperature."""
+    rows = np.concatenate([np.atleast_2d(vectors) for _, vectors in group])
+    actions, answers, first = served.policy.act(rows, temperature=temperature), {}, 0
+    for index, vectors in group:
+        last = first + (1 if vectors.ndim == 1 else len(vectors))
+        answers[index] = _said(served, actions[first] if vectors.ndim == 1 else actions[first:last])
+        first = last
     return answers
 
 

@@ -58,6 +58,11 @@ def test_a_wrong_question_costs_the_others_nothing():
     np.testing.assert_allclose(predictions(right), small_policy().act([1, 2, 3]), rtol=1e-6)
 
 
+def test_a_wrong_question_alone_gets_its_reason():
+    (said,) = answer(SERVED, [question([1, 2])])
+    assert "observations have shape (2,)" in str(said)
+
+
 def test_each_temperature_has_its_own_noise():
     still, noisy = answer(SERVED, [question([1, 2, 3]), question([[1, 2, 3]] * 50, deterministic=False)])
     assert predictions(still) == pytest.approx(small_policy().act([1, 2, 3]).tolist(), rel=1e-6)
