@@ -37,10 +37,23 @@ class TransitionBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ObservationPart:
+    """A part of an environment's nested observation, as `gymnasium.spaces.flatten` puts it into the vector."""
+
+    keys: tuple[str | int, ...]
+    """The way to it: keys of dicts and indices of tuples."""
+    shape: tuple[int, ...]
+    """Of what the environment gives there; empty for one number."""
+    choices: tuple[tuple[int, int], ...] = ()
+    """(first, number) of each discrete entry, which becomes as many zeros and a one; empty for plain numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spaces:
     """What an environment takes and gives: flat float32 observations, and box or discrete actions.
 
-    A discrete action is stored as its index in one column, so `action_dim` is then 1 and the bounds are empty.
+    Where the environment's own observations are nested, their parts are named in the vector's order. A discrete action
+    is stored as its index in one column, so `action_dim` is then 1 and the bounds are empty.
     """
 
     observation_dim: int
@@ -48,6 +61,7 @@ class Spaces:
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
     num_actions: int | None = None
+    observation_parts: tuple[ObservationPart, ...] = ()
 
     def __post_init__(self) -> None:
         if self.is_discrete:

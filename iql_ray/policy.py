@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +53,9 @@ class PolicyDescription:
     num_actions: int | None = None
     observation_mean: tuple[float, ...] | None = None
     observation_std: tuple[float, ...] | None = None
+    observation_parts: tuple[dict[str, Any], ...] = ()
+    """What a nested observation is made of, in the vector's order: `keys`, the way to each part, its `shape`, and
+    its `choices`, the [first, number] of each discrete entry."""
     kind: str = "gaussian"
     format_version: int = FORMAT_VERSION
 
@@ -225,9 +227,11 @@ class Policy:
         """Raw observations as this policy's vectors: (observation_dim,) or (batch, observation_dim), float32.
 
         Raises:
-            ValueError: observations of another shape.
+            ValueError: observations of another shape, or without a part that the policy needs.
         """
-        inputs = np.asarray(observations, np.float32)
+        parts = self.description.observation_parts
+        is_nested = bool(parts) and isinstance(observations, tuple if isinstance(parts[0]["keys"][0], int) else dict)
+        inputs = _flattened(parts, observations) if is_nested else np.asarray(observations, np.float32)
         if inputs.ndim not in (1, 2) or inputs.shape[-1] != self.description.observation_dim:
             expected = self.description.observation_dim
             raise ValueError(f"observations have shape {inputs.shape}, expected ({expected},) or (batch, {expected})")
@@ -245,8 +249,10 @@ class Policy:
         save_file(
             {name: np.ascontiguousarray(value) for name, value in self.weights.items()}, Path(folder) / WEIGHTS_FILE
         )
-        foreign = {name for kind, names in KIND_FIELDS.items() if kind != self.description.kind for name in names}
-        values = {name: value for name, value in asdict(self.description).items() if name not in foreign}
+        unsaid = {name for kind, names in KIND_FIELDS.items() if kind != self.description.kind for name in names}
+        if not self.description.observation_parts:
+            unsaid.add("observation_parts")
+        values = {name: value for name, value in asdict(self.description).items() if name not in unsaid}
         (Path(folder) / DESCRIPTION_FILE).write_text(json.dumps(values, indent=2) + "\n")
 
     @classmethod
@@ -265,10 +271,32 @@ class Policy:
             raise ValueError(f"{folder} holds no policy that this version can act with: {error}") from error
 
 
-def write_sums(folder: str | Path, names: Iterable[str]) -> None:
-    """Record the sha256 of these files of the folder, before it goes where somebody might change them."""
-    lines = [f"{_sha256(Path(folder) / name)}  {name}\n" for name in names]
-    (Path(folder) / SUMS_FILE).write_text("".join(lines))
+def _flattened(parts: tuple[dict[str, Any], ...], nested: Any) -> Array:
+    """One vector of a nested observation, or one of each row of a batch, as `gymnasium.spaces.flatten` makes it."""
+    try:
+        pieces = [_flat_part(nested, **part) for part in parts]
+        return np.concatenate(pieces, axis=-1, dtype=np.float32)
+    except (LookupError, TypeError, ValueError) as error:
+        names = ", ".join("/".join(map(str, part["keys"])) for part in parts)
+        raise ValueError(f"the observation does not have the parts {names} of the policy: {error}") from error
+
+
+def _flat_part(nested: Any, keys: list[Any], shape: list[int], choices: list[list[int]]) -> Any:
+    for key in keys:
+        nested = nested[key]
+    values = np.asarray(nested)
+    rows = values.shape[: max(0, values.ndim - len(shape))]
+    if len(rows) > 1 or values.shape != (*rows, *shape):
+        raise ValueError(
+            f"'{'/'.join(map(str, keys))}' has shape {values.shape}, expected {(*shape,)} or a batch of it"
+        )
+    values = values.reshape(*rows, -1)
+    if not choices:
+        return values
+    hot = [values[..., i, None] == np.arange(first, first + number) for i, (first, number) in enumerate(choices)]
+    if not all(each.any(-1).all() for each in hot):
+        raise ValueError(f"'{'/'.join(map(str, keys))}' holds an index that is no choice of {choices}")
+    return np.concatenate(hot, axis=-1)
 
 
 def check_sums(folder: str | Path) -> None:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
 import iql_ray.policy
-from iql_ray.policy import Policy, PolicyDescription, write_sums
+from iql_ray.policy import Policy, PolicyDescription
+from iql_ray.tracking.saved_policy import write_sums
 
 DESCRIPTION = PolicyDescription(
     observation_dim=2,
@@ -126,6 +128,75 @@ def test_a_batch_of_any_size_acts_as_its_pieces_do(monkeypatch, temperature):
         generator = np.random.default_rng(7)
         pieces = [policy.act(rows[i : i + 16], temperature=temperature, generator=generator) for i in (0, 16, 32)]
         np.testing.assert_array_equal(together, np.concatenate(pieces))
+
+
+PARTS = (
+    {"keys": ["goal", "place"], "shape": [2], "choices": []},
+    {"keys": ["mode"], "shape": [], "choices": [[1, 3]]},
+    {"keys": ["grid"], "shape": [2, 1], "choices": []},
+)
+SPACE = spaces.Dict(
+    {
+        "goal": spaces.Dict({"place": spaces.Box(-1, 1, (2,))}),
+        "mode": spaces.Discrete(3, start=1),
+        "grid": spaces.Box(-1, 1, (2, 1)),
+    }
+)
+
+
+def nested_policy(parts=PARTS, observation_dim: int = 7) -> Policy:
+    """Whatever part is wrong shows: the action is tanh of the sum of 0.1, 0.2, ... times the vector's numbers."""
+    weights = {
+        "mean.weight": 0.1 * np.arange(1, observation_dim + 1, dtype=np.float32)[:, None],
+        "mean.bias": np.zeros(1, np.float32),
+        "log_std": np.zeros(1, np.float32),
+    }
+    changes = {"observation_dim": observation_dim, "num_hidden_layers": 0, "observation_parts": parts}
+    return Policy(weights, replace(DESCRIPTION, **changes))
+
+
+def test_a_nested_observation_is_the_vector_that_gymnasium_makes_of_it():
+    policy, observation = nested_policy(), {"goal": {"place": [0.1, 0.2]}, "mode": 2, "grid": [[0.3], [0.4]]}
+    assert policy.inputs(observation) == pytest.approx([0.1, 0.2, 0, 1, 0, 0.3, 0.4])
+    for seed in range(20):
+        SPACE.seed(seed)
+        sample = SPACE.sample()
+        in_our_order = {name: sample[name] for name in ("goal", "mode", "grid")}
+        ordered = spaces.Dict({name: SPACE[name] for name in in_our_order}, seed=0)
+        flat = np.concatenate([spaces.flatten(ordered[name], sample[name]) for name in in_our_order])
+        np.testing.assert_allclose(policy.inputs(sample), flat, rtol=1e-6)
+        np.testing.assert_array_equal(policy.act(sample), policy.act(flat))
+
+
+def test_a_batch_of_nested_observations_is_a_batch_of_vectors(tmp_path):
+    nested = {"goal": {"place": np.zeros((5, 2))}, "mode": np.array([1, 2, 3, 1, 2]), "grid": np.ones((5, 2, 1))}
+    nested_policy().save(tmp_path)
+    policy = Policy.load(tmp_path)
+    assert policy.description == nested_policy().description
+    assert policy.inputs(nested)[2].tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert policy.act(nested).shape == (5, 1)
+    np.testing.assert_array_equal(policy.act(nested), policy.act(policy.inputs(nested)))
+
+
+def test_a_tuple_of_observations_is_nested_where_the_policy_knows_parts_by_number():
+    parts = ({"keys": [0], "shape": [2], "choices": []}, {"keys": [1], "shape": [1], "choices": []})
+    assert nested_policy(parts, 3).inputs(([1, 2], [3])).tolist() == [1, 2, 3]
+    assert nested_policy(parts, 3).inputs([1, 2, 3]).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mode": 4}, "'mode' holds an index that is no choice of"),
+        ({"grid": [0.3, 0.4]}, r"'grid' has shape \(2,\), expected \(2, 1\) or a batch of it"),
+        ({"goal": {}}, "does not have the parts goal/place, mode, grid of the policy: 'place'"),
+        ({"mode": [1, 2]}, "does not have the parts"),
+    ],
+)
+def test_a_nested_observation_that_does_not_fit_is_refused_by_part(changes, message):
+    observation = {"goal": {"place": [0.1, 0.2]}, "mode": 2, "grid": [[0.3], [0.4]], **changes}
+    with pytest.raises(ValueError, match=message):
+        nested_policy().act(observation)
 
 
 def test_the_most_likely_action_is_that_of_the_largest_logit():

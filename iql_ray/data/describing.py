@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -58,7 +58,9 @@ class ContentHash:
 
     def digest(self, spaces: Spaces) -> str:
         """sha256 of the rows so far and of the spaces that they live in."""
-        spaces_text = json.dumps(asdict(spaces), sort_keys=True)
+        values = asdict(spaces)
+        del values["observation_parts"]  # names say nothing of the numbers, and older datasets have none
+        spaces_text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(f"{self._hash.hexdigest()} {spaces_text}".encode()).hexdigest()
 
 
@@ -68,6 +70,7 @@ def describe(
     """The manifest of a dataset all of whose shards are written."""
     columns = {name: statistics.result() for name, statistics in tally.columns.items()}
     spaces = plan.actions.spaces(plan.source.layout.observation_dim, int(columns["actions"].max[0]))
+    spaces = replace(spaces, observation_parts=plan.source.recorded.observation_parts)
     num_rows, log = sum(shard.num_rows for shard in shards), first_pass.log
     return Manifest(
         spaces=spaces,

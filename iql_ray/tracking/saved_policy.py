@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iql_ray import policy as policy_code
-from iql_ray.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy, write_sums
+from iql_ray.policy import DESCRIPTION_FILE, SUMS_FILE, WEIGHTS_FILE, Policy
 
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature
@@ -86,6 +87,12 @@ def ship_policy(policy_folder: Path, destination: Path) -> None:
         shutil.copy(file, destination)
     shutil.copyfile(policy_code.__file__, destination / CODE_FILE)
     write_sums(destination, (WEIGHTS_FILE, DESCRIPTION_FILE, CODE_FILE))
+
+
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """Record the sha256 of these files of the folder, before it goes where somebody might change them."""
+    sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    (folder / SUMS_FILE).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
 
 
 def save_policy_model(

@@ -18,8 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipelines import serve
-from tests.pipelines.serving import (
+from benchmarks._http_load import (
     Reply,
     answers,
     free_port,
@@ -31,6 +30,7 @@ from tests.pipelines.serving import (
     stop,
     wait_until,
 )
+from pipelines import serve
 from tests.tracking.examples import small_policy
 from tests.tracking.registered import NAME, Registry
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks._http_load import answers, free_port, post, running, wait_until
 from iql_ray.tracking.saved_policy import save_policy_model
-from tests.pipelines.serving import answers, free_port, post, running, wait_until
 from tests.tracking.examples import save_small_policy, small_policy
 
 ROWS = np.random.default_rng(0).normal(size=(5, 3))

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iql_ray.policy import write_sums
 from iql_ray.tracking import act
-from iql_ray.tracking.saved_policy import check_digest, save_policy_model
+from iql_ray.tracking.saved_policy import check_digest, save_policy_model, write_sums
 from tests.evaluation.toys import balancing_policy
 from tests.tracking.examples import save_small_policy, small_policy
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from iql_ray.experience import ObservationPart
+
 
 @dataclass(frozen=True, kw_only=True)
 class Leaf:
@@ -20,12 +22,18 @@ class Leaf:
     keys: tuple[str | int, ...]
     """The way to it: keys of dicts and indices of tuples; empty where the space is no nest."""
     width: int
+    shape: tuple[int, ...]
+    """Of one observation of it."""
     choices: tuple[tuple[int, int], ...] = ()
     """(first, number) of each discrete entry, which becomes as many zeros and a one; empty for plain numbers."""
 
     @property
     def name(self) -> str:
         return "/".join(map(str, self.keys))
+
+    def described(self) -> ObservationPart:
+        """The same for whoever acts on such observations later."""
+        return ObservationPart(keys=self.keys, shape=self.shape, choices=self.choices)
 
     def flatten(self, values: Any) -> np.ndarray:
         """(rows, width) of the nested (rows, ...) values that an episode holds.
@@ -70,9 +78,9 @@ def _leaves(space: Any, keys: tuple[str | int, ...]) -> Iterator[Leaf]:
     elif isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         firsts, numbers = (space.start, space.n) if isinstance(space, spaces.Discrete) else (space.start, space.nvec)
         choices = tuple(zip(np.ravel(firsts).tolist(), np.ravel(numbers).tolist(), strict=True))
-        yield Leaf(keys=keys, width=sum(number for _, number in choices), choices=choices)
+        yield Leaf(keys=keys, width=sum(number for _, number in choices), shape=space.shape or (), choices=choices)
     elif isinstance(space, (spaces.Box, spaces.MultiBinary)) and not _is_image(space):
-        yield Leaf(keys=keys, width=int(np.prod(space.shape)))
+        yield Leaf(keys=keys, width=int(np.prod(space.shape)), shape=space.shape)
     else:
         where = f" at {'/'.join(map(str, keys))}" if keys else ""
         raise ValueError(f"{space}{where}, expected boxes of numbers, discrete spaces, and dicts or tuples of them")

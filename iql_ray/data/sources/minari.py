@@ -230,12 +230,14 @@ def _recorded(dataset: MinariDataset, layout: Layout, parts: Sequence[Leaf]) -> 
     metadata, space = dataset.storage.metadata, dataset.action_space
     details = {name: metadata[name] for name in DETAILS if metadata.get(name)}
     texts = {name: value if isinstance(value, str) else ", ".join(sorted(value)) for name, value in details.items()}
-    order = {ORDER: ", ".join(part.name for part in parts)} if any(part.keys for part in parts) else {}
+    named = [part for part in parts if part.keys]
+    order = {ORDER: ", ".join(part.name for part in named)} if named else {}
     return Recorded(
         spaces=_spaces(space, layout) if layout.is_discrete or space.is_bounded() else None,
         environment_id=dataset.env_spec.id if dataset.env_spec else None,
         licence=metadata.get("license") or metadata.get("licence"),
         details={**texts, **order},
+        observation_parts=tuple(part.described() for part in named),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from iql_ray.data.sources.files import SourceFile, naming, source_file
-from iql_ray.experience import Spaces
+from iql_ray.experience import ObservationPart, Spaces
 
 ROWS_PER_TABLE = 32_768
 """How many rows a fragment yields at a time, so that reading is bounded by this and not by the file."""
@@ -104,6 +104,8 @@ class Recorded:
     environment_id: str | None = None
     licence: str | None = None
     details: dict[str, str] = field(default_factory=dict)
+    observation_parts: tuple[ObservationPart, ...] = ()
+    """Where observations were nested: what the vector is made of, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)

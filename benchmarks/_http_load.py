@@ -1,4 +1,4 @@
-"""A server in a process of its own, and a client that sends it a load; for tests and benchmarks."""
+"""A server in a process of its own, and a client that sends it a load: for the benchmark, and for the tests."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Reply:
     row: int
     """Which of the load's observations it was asked about."""
     version: str
+    """Empty where the server does not say."""
     predictions: Any
     sent_at: float
     seconds: float
@@ -125,16 +126,18 @@ async def send_load(
 
 async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, row: int, observation: Any) -> Reply:
     body = json.dumps({"inputs": observation}).encode()
-    head = f"POST /invocations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
+    fields = ("Host: 127.0.0.1", "Content-Type: application/json", f"Content-Length: {len(body)}")
+    head = "".join(f"{line}\r\n" for line in ("POST /invocations HTTP/1.1", *fields, ""))
     sent_at = time.monotonic()
     writer.write(head.encode() + body)
     status, *fields = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
     length = next(int(field.partition(":")[2]) for field in fields if field.startswith("content-length:"))
-    message = json.loads(await reader.readexactly(length))
-    assert " 200 " in status, (status, message)
+    said = await reader.readexactly(length)
+    assert " 200 " in status, (status, said)
+    message = json.loads(said)
     return Reply(
         row=row,
-        version=message["version"],
+        version=message.get("version", ""),
         predictions=message["predictions"],
         sent_at=sent_at,
         seconds=time.monotonic() - sent_at,
