@@ -31,6 +31,7 @@ from benchmarks._http_load import (
     wait_until,
 )
 from pipelines import serve
+from tests.documented import commands, replaced
 from tests.tracking.examples import small_policy
 from tests.tracking.registered import NAME, Registry
 
@@ -47,10 +48,10 @@ def server(tmp_path_factory):
     for policy in POLICIES.values():
         registry.register(policy)
     registry.crown("1")
-    command = serve_command(
-        *("--model", f"models:/{NAME}@champion", "--tracking-uri", registry.tracking_uri, "--poll-seconds", "0.5"),
-        *("--port", str(port), "--direct-port", str(direct_port)),
-    )
+    (documented,) = commands("serving.md", "iql-ray serve")
+    here = {"models:/pendulum@champion": f"models:/{NAME}@champion", "8000": str(port), "8001": str(direct_port)}
+    arguments = replaced(documented, here)[2:]
+    command = serve_command(*arguments, "--tracking-uri", registry.tracking_uri, "--poll-seconds", "0.5")
     with running(command, folder / "log") as process:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers(f"{url}/status"), process, folder / "log")
@@ -67,6 +68,14 @@ def test_an_http_client_gets_the_policys_actions(server):
     status, message = post(f"http://127.0.0.1:{server.direct_port}/invocations", {"inputs": ROWS[0].tolist()})
     assert status == 200
     np.testing.assert_allclose(message["predictions"], POLICIES["1"].act(ROWS[0]), rtol=1e-5)
+
+
+@pytest.mark.ray
+def test_the_documented_requests_are_answered(server):
+    asking, of_status = [words for words in commands("serving.md", "curl") if ":8000" in words[1]]
+    status, message = post(asking[1].replace(":8000", f":{server.port}"), asking[asking.index("-d") + 1].encode())
+    assert (status, message["version"], len(message["predictions"])) == (200, "1", 1)
+    assert get(of_status[1].replace(":8000", f":{server.port}"))["version"] == "1"
 
 
 @pytest.mark.ray

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks._http_load import answers, free_port, post, running, wait_until
-from iql_ray.tracking.saved_policy import save_policy_model
-from tests.tracking.examples import save_small_policy, small_policy
+from tests.documented import commands, replaced
+from tests.tracking.examples import small_policy
+from tests.tracking.registered import NAME, Registry
 
 ROWS = np.random.default_rng(0).normal(size=(5, 3))
 
@@ -19,17 +20,26 @@ ROWS = np.random.default_rng(0).normal(size=(5, 3))
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     folder, port = tmp_path_factory.mktemp("mlflow_serve"), free_port()
-    save_policy_model(save_small_policy(folder / "policy"), folder / "model")
+    registry = Registry(folder, tmp_path_factory)
+    registry.crown(registry.register(small_policy()))
+    (documented,) = commands("serving.md", "mlflow models serve")
+    command = replaced(documented, {"models:/pendulum@champion": f"models:/{NAME}@champion", "5001": str(port)})
     programs = Path(sys.executable).parent
-    arguments = ("models", "serve", "-m", str(folder / "model"), "--env-manager", "local", "--port", str(port))
     environment = {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "MLFLOW_TRACKING_URI": registry.tracking_uri,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
-    command = [str(programs / "mlflow"), *arguments, "--host", "127.0.0.1"]
-    with running(command, folder / "log", environment) as process:
+    with running([str(programs / command[0]), *command[1:]], folder / "log", environment) as process:
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/ping"), process, folder / "log")
         yield f"http://127.0.0.1:{port}/invocations"
+
+
+def test_the_documented_request_is_answered(url):
+    (request,) = [words for words in commands("serving.md", "curl") if ":5001" in words[1]]
+    status, message = post(url, request[request.index("-d") + 1].encode())
+    assert status == 200
+    np.testing.assert_allclose(message["predictions"], small_policy().act([[1.0, 0.0, 0.5]]), rtol=1e-5)
 
 
 def test_a_batch_and_a_single_observation_are_answered(url):
