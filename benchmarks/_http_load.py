@@ -42,39 +42,38 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(command: list[str], log: Path, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen]:
-    """The command as a process group of its own, ended by its own number: SIGTERM, and SIGKILL where that is idle."""
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=output,
-            text=True,
-            env={**os.environ, **(environment or {})},
-            start_new_session=True,
-        )
+def running(
+    command: list[str], log: Path, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The command as a process group of its own, ended by its own number: SIGTERM, and SIGKILL where that is idle.
+
+    Its stderr goes to `log`, its stdout to `log` with the suffix .out: a pipe that nobody reads would stop it.
+    """
+    with log.open("w") as errors, printed(log).open("w") as output:
+        environment = {**os.environ, **(environment or {})}
+        process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment, start_new_session=True)
     try:
         yield process
     finally:
         stop(process)
 
 
-def stop(process: subprocess.Popen) -> str:
-    """End a process group and return what its first process printed."""
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        printed, _ = process.communicate(timeout=STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        printed = ""
-    except ValueError:  # read to the end before
-        printed = ""
+def printed(log: Path) -> Path:
+    """Where `running` puts stdout."""
+    return log.with_suffix(".out")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process group: the first process by its own will, if it has one."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    return printed
+    process.wait()
 
 
-def wait_until(is_so: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
+def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
     """Ask again and again, as long as the process lives."""
     deadline = time.monotonic() + START_SECONDS
     while not is_so():

@@ -50,8 +50,8 @@ def test_mean_actions_are_the_policys_to_five_digits(policy: Policy, scale):
     width = np.subtract(policy.description.action_high, policy.description.action_low)
     assert actions.dtype == np.float32
     assert np.abs((actions - expected) / np.maximum(width, 1)).max() < 1e-5
-    assert (actions >= np.float32(policy.description.action_low)).all()
-    assert (actions <= np.float32(policy.description.action_high)).all()
+    assert (actions >= np.asarray(policy.description.action_low, np.float32)).all()
+    assert (actions <= np.asarray(policy.description.action_high, np.float32)).all()
 
 
 @pytest.mark.parametrize("policy", [hand_choice(), hand_choice(**NORMALISED), balancing_policy()])

@@ -163,7 +163,7 @@ def test_a_nested_observation_is_the_vector_that_gymnasium_makes_of_it():
         sample = SPACE.sample()
         in_our_order = {name: sample[name] for name in ("goal", "mode", "grid")}
         ordered = spaces.Dict({name: SPACE[name] for name in in_our_order}, seed=0)
-        flat = np.concatenate([spaces.flatten(ordered[name], sample[name]) for name in in_our_order])
+        flat = np.concatenate([np.asarray(spaces.flatten(ordered[name], sample[name])) for name in in_our_order])
         np.testing.assert_allclose(policy.inputs(sample), flat, rtol=1e-6)
         np.testing.assert_array_equal(policy.act(sample), policy.act(flat))
 

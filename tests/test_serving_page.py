@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import numpy as np
@@ -53,7 +54,7 @@ def typed(mention: str) -> dict:
 def test_mlflow_loads_and_predicts(place):
     import mlflow
 
-    mlflow.set_tracking_uri(None)  # what another test may have set; the page's reader has the variable
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])  # another test may have set another
     policy = typed("import mlflow")["policy"]
     np.testing.assert_array_equal(policy.predict(np.ones((2, 3))), POLICY.act(np.ones((2, 3))))
 

@@ -13,7 +13,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
-from iql_ray.distributed.rllib_module import rl_module_spec
+from iql_ray.distributed.rllib_module import PolicyRLModule, rl_module_spec
 from tests.evaluation.toys import balancing_policy, random_policy
 from tests.tracking.examples import small_policy
 
@@ -29,11 +29,15 @@ def saved(policy, folder):
 def module_of(policy, folder, observations=REALS, actions=None):
     spec = rl_module_spec(saved(policy, folder))
     spec.observation_space, spec.action_space = observations, actions
-    return spec.build()
+    module = spec.build()
+    assert isinstance(module, PolicyRLModule)
+    return module
 
 
 def small_module(tmp_path):
-    return module_of(small_policy(), tmp_path / "policy", actions=Box(np.float32([-2, -1]), np.float32([2, 3])))
+    return module_of(
+        small_policy(), tmp_path / "policy", actions=Box(np.array([-2, -1], np.float32), np.array([2, 3], np.float32))
+    )
 
 
 class Recording(gymnasium.Wrapper):

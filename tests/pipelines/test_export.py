@@ -63,7 +63,7 @@ def test_an_exported_graph_acts_and_says_where_it_came_from(capsys, tmp_path, ob
     assert digest == hashlib.sha256(both).hexdigest()
     session = onnxruntime.InferenceSession(tmp_path / "out" / "policy.onnx")
     (actions,) = session.run(["actions"], {"observations": observations.astype(np.float32)})
-    np.testing.assert_allclose(actions, small_policy().act(observations), atol=1e-5)
+    np.testing.assert_allclose(np.asarray(actions), small_policy().act(observations), atol=1e-5)
     recorded = session.get_modelmeta().custom_metadata_map
     assert recorded == {"source": str(policy), "policy_digest": digest}
 

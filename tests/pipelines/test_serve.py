@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import re
-import signal
 import socket
 import sqlite3
 import time
@@ -24,6 +23,7 @@ from benchmarks._http_load import (
     free_port,
     get,
     post,
+    printed,
     running,
     send_load,
     serve_command,
@@ -152,8 +152,8 @@ def test_it_listens_on_loopback_alone_and_stops_when_asked(server):
     for port in (server.port, server.direct_port):
         assert _is_open("127.0.0.1", port)
         assert address is None or not _is_open(address, port)
-    server.process.send_signal(signal.SIGTERM)
-    result = json.loads(stop(server.process).splitlines()[-1])
+    stop(server.process)
+    result = json.loads(printed(server.log).read_text().splitlines()[-1])
     assert server.process.returncode == 0
     assert result["url"] == f"{server.url}/invocations"
     assert not _is_open("127.0.0.1", server.port)

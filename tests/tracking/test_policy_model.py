@@ -214,7 +214,7 @@ def test_the_sums_are_those_that_sha256sum_checks(saved):
 def test_the_digest_is_in_the_models_metadata_and_refuses_another_policy(saved, tmp_path):
     from mlflow.models import Model
 
-    recorded = Model.load(str(saved / "model")).metadata["iql_ray.policy_digest"]
+    recorded = (Model.load(str(saved / "model")).metadata or {})["iql_ray.policy_digest"]
     policy = saved / "model" / "artifacts" / "policy"
     check_digest(policy, recorded, "model models:/m/1")
     other = save_small_policy(tmp_path / "other", seed=1)
