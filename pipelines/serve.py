@@ -96,7 +96,7 @@ def serve(config: ServeConfig) -> dict[str, Any]:
 def _policy_server() -> Any:
     try:
         from iql_ray.distributed import policy_server
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ValueError(f"serving needs Ray Serve ({error}): pip install 'iql-ray[serve]'") from error
     return policy_server
 

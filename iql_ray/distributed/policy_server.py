@@ -15,8 +15,8 @@ from ray import serve
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from iql_ray.distributed.actor_pool import ONE_THREAD
 from iql_ray.distributed.answering import Question, answer, read
-from iql_ray.distributed.rollout_workers import ONE_THREAD
 from iql_ray.tracking.champion import Follower
 
 NAME = "iql-ray-policy"
