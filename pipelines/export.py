@@ -89,7 +89,6 @@ def _of_model(config: ExportConfig) -> tuple[Path, str]:
 def _write_folder(policy: Path, out: Path, metadata: dict[str, str]) -> None:
     from iql_ray.tracking.saved_policy import ship_policy
 
-    out.mkdir(parents=True, exist_ok=True)
     ship_policy(policy, out)
 
 

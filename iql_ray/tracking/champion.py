@@ -77,7 +77,7 @@ class Follower:
         tracking_uri: the store that knows the model.
 
     Raises:
-        ValueError: there is no such model, alias or version, or it was changed.
+        ValueError: there is no such model, alias or version, it was changed, or the store does not answer.
     """
 
     def __init__(self, uri: str, tracking_uri: str) -> None:
@@ -85,7 +85,7 @@ class Follower:
         self._tracking_uri = tracking_uri
         self._name, self._alias, version = registered_name(uri)
         require_store(tracking_uri)
-        self.current = fetch(self._name, version or self._resolve(), tracking_uri)
+        self.current = self._first(version)
         """Replaced as a whole: whoever took it before keeps a policy that is all of one version."""
         self._problem: str | None = None
         self._checked_at = time.time()
@@ -112,6 +112,18 @@ class Follower:
             "problem": self._problem,
             "seconds_since_registry": round(time.time() - self._checked_at, 1),
         }
+
+    def _first(self, version: str | None) -> ServedPolicy:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return fetch(self._name, version or self._resolve(), self._tracking_uri)
+        except MlflowException as error:
+            reason = textwrap.shorten(str(error), 300)
+            raise ValueError(
+                f"the registry {self._tracking_uri} does not say what '{self._uri}' is; check that it runs, and "
+                f"--tracking-uri: {reason}"
+            ) from error
 
     def _resolve(self) -> str:
         """The version that the alias names now."""

@@ -77,12 +77,13 @@ def ship_policy(policy_folder: Path, destination: Path) -> None:
 
     Args:
         policy_folder: holds weights.safetensors and policy.json.
-        destination: a folder that exists.
+        destination: made where it does not exist.
 
     Raises:
         ValueError: the policy does not load, or is not what its own sums were taken of.
     """
     Policy.load(policy_folder)
+    destination.mkdir(parents=True, exist_ok=True)
     for file in (policy_folder / WEIGHTS_FILE, policy_folder / DESCRIPTION_FILE):
         shutil.copy(file, destination)
     shutil.copyfile(policy_code.__file__, destination / CODE_FILE)
@@ -113,7 +114,6 @@ def save_policy_model(
     example = np.asarray(zeros if example_observations is None else example_observations, np.float32)
     with tempfile.TemporaryDirectory() as temporary:
         shipped = Path(temporary) / ARTIFACT_NAME
-        shipped.mkdir()
         ship_policy(policy_folder, shipped)
         mlflow.pyfunc.save_model(
             path,

@@ -101,6 +101,12 @@ def test_a_store_that_does_not_exist_is_said_at_the_start(tmp_path):
         Follower("models:/m@champion", f"sqlite:///{tmp_path}/none.db")
 
 
+def test_a_server_that_does_not_answer_is_said_at_the_start(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(ValueError, match=r"the registry http://127.0.0.1:9 does not say what 'models:/m@champion' is"):
+        Follower("models:/m@champion", "http://127.0.0.1:9")
+
+
 def test_names_are_read_with_alias_or_version():
     assert registered_name("models:/pen@champion") == ("pen", "champion", None)
     assert registered_name("models:/pen/12") == ("pen", None, "12")
