@@ -47,6 +47,10 @@ class ObservationPart:
     choices: tuple[tuple[int, int], ...] = ()
     """(first, number) of each discrete entry, which becomes as many zeros and a one; empty for plain numbers."""
 
+    def plain(self) -> dict[str, Any]:
+        """As a policy's description has it, and JSON."""
+        return {"keys": list(self.keys), "shape": list(self.shape), "choices": [list(each) for each in self.choices]}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spaces:

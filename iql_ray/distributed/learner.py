@@ -32,7 +32,7 @@ from iql_ray.distributed import collective
 from iql_ray.distributed.background_writer import BackgroundWriter
 from iql_ray.distributed.shards import learner_rows
 from iql_ray.distributed.train_config import TrainConfig
-from iql_ray.experience import ObservationPart, Spaces, TransitionBatch
+from iql_ray.experience import Spaces, TransitionBatch
 from iql_ray.policy import Policy, PolicyDescription
 
 
@@ -171,14 +171,9 @@ def export_policy(weights: dict[str, Tensor], spaces: Spaces, transforms: Transf
         num_actions=spaces.num_actions,
         observation_mean=transforms.observation_mean,
         observation_std=transforms.observation_std,
-        observation_parts=tuple(plain(part) for part in spaces.observation_parts),
+        observation_parts=tuple(part.plain() for part in spaces.observation_parts),
     )
     return Policy({name: value.numpy().copy() for name, value in weights.items()}, description)
-
-
-def plain(part: ObservationPart) -> dict[str, Any]:
-    """As a policy's description has it, and JSON."""
-    return {"keys": list(part.keys), "shape": list(part.shape), "choices": [list(each) for each in part.choices]}
 
 
 def train(learner: Learner, batches: Iterator[TransitionBatch], recorder: Recorder) -> None:
