@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import psutil
+
+Found = TypeVar("Found")
+
+
+def wait_until(look: Callable[[], Found | None], timeout_seconds: float = 240) -> Found:
+    """What it gives as soon as that is something."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        if (found := look()) is not None:
+            return found
+        time.sleep(0.01)
+    raise TimeoutError(f"waited {timeout_seconds:.0f} s in vain")
 
 
 def processes_of(ancestor: int, name: str) -> list[psutil.Process]:

@@ -16,7 +16,14 @@ from iql_ray.data.packed import RowLayout
 from iql_ray.data.replay import ReplayRing
 from iql_ray.distributed.finetune import Director, Share, finetune
 from iql_ray.distributed.finetune_config import FinetuneConfig
-from iql_ray.distributed.finetuning import evaluated_update, online_sampler, restored_share, ring_capacity
+from iql_ray.distributed.finetuning import (
+    OnlinePlan,
+    begin_from_source,
+    evaluated_update,
+    online_sampler,
+    restored_share,
+    ring_capacity,
+)
 from iql_ray.distributed.learner import Learner, RunPlan
 from iql_ray.distributed.local_collector import LocalCollector
 from iql_ray.envs.catalog import make_env
@@ -58,14 +65,18 @@ def run_online(
     config: FinetuneConfig,
     notes: OnlineNotes,
     saved: checkpoint.Checkpoint | None = None,
+    online: OnlinePlan | None = None,
 ) -> Learner:
-    """Fine-tune in this process, from a new agent or from a checkpoint."""
+    """Fine-tune in this process: from a new agent, the run that `online` names, or a checkpoint."""
+    torch.set_flush_denormal(True)  # as learners do
     rows = torch.from_numpy(all_rows(Path(plan.config.dataset), plan.transforms))
     layout = RowLayout.of(plan.spaces)
     if config.without_offline_data:
         rows = rows[:0]
     ring = ReplayRing(ring_capacity(config), layout.width)
     learner = Learner(plan, rows, 0, None, make_sampler=partial(online_sampler, config, ring))
+    if online is not None:
+        begin_from_source(learner, online)
     share, stands, totals = Share(0, 1, ring), (), {}
     if saved is not None:
         learner.restore(saved)
