@@ -34,7 +34,8 @@ from iql_ray.data.replay import MixedSampler, ReplayRing, ReplaySampler, Sampler
 from iql_ray.data.streaming import StreamedRows, sampler_of
 from iql_ray.distributed import collective
 from iql_ray.distributed.collecting import CollectingWorkers
-from iql_ray.distributed.finetune import Director, Share, finetune
+from iql_ray.distributed.director import Director
+from iql_ray.distributed.finetune import Share, finetune
 from iql_ray.distributed.finetune_checking import CheckedFinetune
 from iql_ray.distributed.finetune_config import FinetuneConfig
 from iql_ray.distributed.learner import Learner, MonitorRecorder, RunPlan, begin_learning, newest_for_all

@@ -1,3 +1,7 @@
+"""The log of experience: segments on disk, and what can be told from them."""
+
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,3 +1,7 @@
+"""The ring of what was collected, and minibatches of it beside offline ones."""
+
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

@@ -14,7 +14,8 @@ from iql_ray import checkpoint
 from iql_ray.data.experience_log import ExperienceLog, discard_from, with_actions
 from iql_ray.data.packed import RowLayout
 from iql_ray.data.replay import ReplayRing
-from iql_ray.distributed.finetune import Director, Share, finetune
+from iql_ray.distributed.director import Director
+from iql_ray.distributed.finetune import Share, finetune
 from iql_ray.distributed.finetune_config import FinetuneConfig
 from iql_ray.distributed.finetuning import (
     OnlinePlan,

@@ -1,3 +1,7 @@
+"""The arithmetic of updates and environment steps."""
+
+from __future__ import annotations
+
 from hypothesis import given
 from hypothesis import strategies as st
 
