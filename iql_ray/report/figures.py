@@ -73,15 +73,15 @@ def draw_learning_curve(
     labels: list[tuple[str, float, str]] = []
     for name, height in references.items():
         axes.axhline(height, color=MUTED, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
-        labels.append((f"{name} {_number(height)}", height, MUTED))
+        labels.append((f"{name} {number(height)}", height, MUTED))
     for (name, curve), color in zip(curves.items(), _colors(len(curves)), strict=True):
         _draw_curve(axes, curve, color)
-        labels.append((f"{name} {_number(curve.means[-1])}", curve.means[-1], color))
+        labels.append((f"{name} {number(curve.means[-1])}", curve.means[-1], color))
     _dress(axes, title, y_label)
     last = max(1, *(curve.updates[-1] for curve in curves.values()))
     axes.set_xlim(-0.012 * last, 1.012 * last)
     axes.set_ylim(view(curves.values(), references.values()))
-    _label_at_right(axes, labels)
+    label_at_right(axes, labels)
     return figure
 
 
@@ -116,7 +116,7 @@ def _dress(axes: Axes, title: str, y_label: str) -> None:
     )
     axes.set_xlabel("updates", fontsize=FONTS["label"], color=MUTED)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axes.tick_params(labelsize=FONTS["tick"], colors=MUTED, length=0)
     axes.grid(axis="y", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -124,7 +124,8 @@ def _dress(axes: Axes, title: str, y_label: str) -> None:
     axes.spines["bottom"].set_color(FAINT)
 
 
-def _label_at_right(axes: Axes, labels: Sequence[tuple[str, float, str]]) -> None:
+def label_at_right(axes: Axes, labels: Sequence[tuple[str, float, str]]) -> None:
+    """Write texts beside heights of the axes, each with its colour; the axes' limits must stand."""
     bottom, top = axes.get_ylim()
     wanted = [(height - bottom) / (top - bottom) for _, height, _ in labels]
     for (text, _, color), share, placed in zip(labels, wanted, spread(wanted, LABEL_HEIGHT), strict=True):
@@ -177,7 +178,7 @@ def _colors(count: int) -> list[str]:
     return [COLORS[index % len(COLORS)] for index in range(count)]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three significant digits, thousands grouped, a real minus sign."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     text = f"{value:,.{digits}f}"
