@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -459,6 +460,26 @@ def test_served_from_the_command_line_with_gymnasium_and_numpy_alone():
         assert process.stdout.read() == "gone\n"
         external.close()
     assert heavy == ""
+    assert process.returncode == 0
+
+
+def test_the_example_serves_a_system_that_comes_to_rest():
+    root = Path(__file__).parents[2]
+    command = [sys.executable, str(root / "examples/served_pendulum.py"), "--port", "0"]
+    paths = {**os.environ, "PYTHONPATH": str(root)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=paths)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        try:
+            external = connect(process.stderr.readline().split()[-1])
+            external.reset(seed=0)
+            executed = external.step(np.array([2.0], np.float32))[-1]["executed_action"].tolist()
+            external.close()
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "client gone, motor off\n"
+    assert executed == [1.5]
     assert process.returncode == 0
 
 

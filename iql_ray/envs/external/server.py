@@ -6,6 +6,7 @@ at a time; who comes when all are taken is told so and sent away.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import ipaddress
 import logging
@@ -40,7 +41,8 @@ def serve_environment(
     max_idle_seconds: float | None = None,
 ) -> None:
     """Serve one environment until Ctrl-C; see `EnvironmentServer`."""
-    with EnvironmentServer([env], port=port, host=host, token=token, max_idle_seconds=max_idle_seconds) as server:
+    server = EnvironmentServer([env], port=port, host=host, token=token, max_idle_seconds=max_idle_seconds)
+    with contextlib.suppress(KeyboardInterrupt), server:
         server.serve()
 
 
@@ -95,6 +97,7 @@ class EnvironmentServer:
 
     def serve(self) -> None:
         """Answer clients until `stop` or Ctrl-C."""
+        LOG.info("serving at %s", self.address)
         while not self._is_stopping:
             ready = {key.fileobj for key, _ in self._selector.select(POLL_SECONDS)}
             # Clients first: one that has left makes room for the one that comes.
