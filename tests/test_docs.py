@@ -6,14 +6,19 @@ import json
 import re
 import shlex
 from collections import defaultdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from iql_ray.algorithm.fqe import ValueScale
+from iql_ray.distributed.finetune_config import FinetuneConfig
 from iql_ray.distributed.search_config import SearchConfig
+from iql_ray.envs.action_limits import Limiter
 from iql_ray.evaluation.fqe_warnings import warnings_of
+from iql_ray.experience import Spaces
 from pipelines import __main__ as iql_ray_command
 from pipelines import command_line
 from pipelines.extract import ExtractConfig
@@ -87,6 +92,28 @@ def test_the_commands_of_the_search_page_are_understood() -> None:
     assert len(varied) == 2
     for flags in varied:
         command_line.parse(SearchConfig, ["--dataset", "d", "--search", "random", *flags.split()])
+
+
+def test_the_commands_of_the_page_on_real_systems_are_understood() -> None:
+    page = (DOCS / "real_systems.md").read_text()
+    blocks = re.findall(r"^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    check, run = [
+        command_line.parse(FinetuneConfig, words[1:])
+        for block in blocks
+        if block.startswith("iql-ray ")
+        for words in commands(block)
+    ]
+    assert check.dry_run_actions
+    assert (run.floor, run.resume_episodes, run.num_environments) == (-900.0, "restart", 1)
+    pendulum = Spaces(observation_dim=3, action_dim=1, action_low=(-2.0,), action_high=(2.0,))
+    for each in (check, run):
+        assert Limiter(each.action_limits, pendulum).high == np.float32(1.2)
+    assert [
+        line for line in re.findall(r"^python (\S+)", page, re.MULTILINE) if not (DOCS.parent / line).is_file()
+    ] == []
+    assert set(re.findall(r"`(--[a-z-]+)`", page)) <= {
+        f"--{field.name.replace('_', '-')}" for field in fields(FinetuneConfig)
+    }
 
 
 def test_commands_are_read_over_line_ends() -> None:
