@@ -19,10 +19,11 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
+from iql_ray.envs.action_limits import EXECUTED_ACTION
+from iql_ray.envs.catalog import EXTERNAL_SCHEME
 from iql_ray.envs.external import wire
 from iql_ray.envs.external.wire import Message
 
-SCHEME = "external://"
 HANDSHAKE_SECONDS = 10.0
 RECONNECT_SECONDS = 30.0
 """How long one who was let in before waits for a server that is away, for it may be starting again, or taken."""
@@ -205,13 +206,13 @@ class ExternalEnv(gymnasium.Env):
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
-    parts = urlsplit(address if "://" in address else SCHEME + address)
+    parts = urlsplit(address if "://" in address else EXTERNAL_SCHEME + address)
     try:
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if f"{parts.scheme}://" != SCHEME or not host or not port or parts.path or parts.query:
-        raise ValueError(f"'{address}' is no address of an external environment, expected {SCHEME}HOST:PORT")
+    if f"{parts.scheme}://" != EXTERNAL_SCHEME or not host or not port or parts.path or parts.query:
+        raise ValueError(f"'{address}' is no address of an external environment, expected {EXTERNAL_SCHEME}HOST:PORT")
     return host, port
 
 
@@ -231,6 +232,6 @@ def _box(low: np.ndarray, high: np.ndarray) -> Box:
 
 def _info(answer: Message) -> dict[str, Any]:
     info = answer.get("info", dict)
-    if wire.EXECUTED_ACTION in answer.arrays:
-        info = {**info, wire.EXECUTED_ACTION: answer.arrays[wire.EXECUTED_ACTION]}
+    if EXECUTED_ACTION in answer.arrays:
+        info = {**info, EXECUTED_ACTION: answer.arrays[EXECUTED_ACTION]}
     return info

@@ -86,6 +86,7 @@ class EnvironmentServer:
         self._is_stopping = False
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family)
+        self._listener.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
 
@@ -123,7 +124,10 @@ class EnvironmentServer:
             self._drop(session, str(error))
 
     def _accept(self) -> None:
-        connection, (host, port, *_) = self._listener.accept()
+        try:
+            connection, (host, port, *_) = self._listener.accept()
+        except OSError:  # gone again already
+            return
         peer = f"{host}:{port}"
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

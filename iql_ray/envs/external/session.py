@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from iql_ray.envs.catalog import name_of
+from iql_ray.envs.action_limits import EXECUTED_ACTION
 from iql_ray.envs.external import wire
 from iql_ray.envs.external.wire import Message
 
@@ -78,8 +78,8 @@ def _told_if_it_fails(do: Callable[[], Message]) -> bytes:
 def _answer(
     kind: str, info: Mapping[str, Any], arrays: Mapping[str, Any], fields: Mapping[str, Any] | None = None
 ) -> Message:
-    if wire.EXECUTED_ACTION in info:
-        arrays = {**arrays, wire.EXECUTED_ACTION: info[wire.EXECUTED_ACTION]}
+    if EXECUTED_ACTION in info:
+        arrays = {**arrays, EXECUTED_ACTION: info[EXECUTED_ACTION]}
     return Message(kind=kind, fields={**(fields or {}), "info": plain_info(info)}, arrays=arrays)
 
 
@@ -115,8 +115,6 @@ def welcome(environment: gymnasium.Env) -> Message:
     if isinstance(action, Box):
         arrays |= {"action_low": action.low, "action_high": action.high}
     num_actions = int(action.n) if isinstance(action, Discrete) else None
-    message = Message(
-        kind="welcome", fields={"environment": name_of(environment), "num_actions": num_actions}, arrays=arrays
-    )
+    message = Message(kind="welcome", fields={"num_actions": num_actions}, arrays=arrays)
     wire.encode(message)  # a type of number that the wire has no word for is refused here
     return message

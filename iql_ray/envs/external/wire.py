@@ -28,8 +28,6 @@ MAX_HEADER_BYTES = 1 << 16
 MAX_ARRAY_BYTES = 1 << 24
 """Of all arrays of a frame together."""
 DTYPES = ("<f2", "<f4", "<f8", "<i4", "<i8")
-EXECUTED_ACTION = "executed_action"
-"""The one array that an info may bring along: what a wrapper on the server's side let through."""
 TOKEN_VARIABLE = "IQL_RAY_ENV_TOKEN"
 """The environment variable that both sides take the token from."""
 LENGTH = struct.Struct(">I")
