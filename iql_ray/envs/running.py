@@ -46,7 +46,7 @@ class RunningEnvironment:
         self.generator = self._new_generator(seed)
         self.episode = self.step_number = 0
         self.observation: Any = None
-        """The first of the episode, as the environment gave it; None before that."""
+        """Of the episode's beginning, later what whoever steps it leaves here; None before the first."""
         self._make, self._seed, self._max_failures = make, seed, max_failures
         self.since: float | None = None
         """Since when the environment has been busy with one step or reset, by this process's monotonic clock."""

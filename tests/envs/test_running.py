@@ -56,6 +56,7 @@ def test_an_environment_that_always_fails_is_quarantined_and_the_others_go_on():
     assert again.experience.environments.tolist() == [1, 1, 1]
     assert again.failures == ()
     assert again.quarantined == (0,)
+    assert environments.busy is None
 
 
 def test_where_all_are_quarantined_there_is_no_experience():
