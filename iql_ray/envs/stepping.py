@@ -111,5 +111,5 @@ class BlockStepper:
         self._living = [(column, one) for column, one in enumerate(self._running) if not one.is_quarantined]
         self._is_living = np.array([not one.is_quarantined for one in self._running])
         for column in columns:
-            if self._is_living[column]:
-                self._observations[column] = self._running[column].observation
+            # What a quarantined one gave last need not be finite, and the policy acts on its row still.
+            self._observations[column] = self._running[column].observation if self._is_living[column] else 0.0

@@ -59,6 +59,13 @@ def test_an_environment_that_always_fails_is_quarantined_and_the_others_go_on():
     assert environments.busy is None
 
 
+def test_what_a_quarantined_environment_gave_last_does_not_reach_the_policy():
+    make = made_in_turn(lambda: FailingEnv("observation"), CountingEnv)
+    collected = EnvironmentSet(make, [0, 1], seed=0, max_failures=1).collect(zero_policy(), 0, 4)
+    assert collected.quarantined == (0,)
+    assert collected.experience.environments.tolist() == [0, 1, 1, 1, 1]
+
+
 def test_where_all_are_quarantined_there_is_no_experience():
     environments = EnvironmentSet(FailingEnv, [0], seed=0, max_failures=1)
     assert len(environments.collect(zero_policy(), 0, 3).experience) == 1
