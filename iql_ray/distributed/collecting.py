@@ -200,10 +200,11 @@ class CollectingWorkers:
         were_ready = set(self._pool.ready)
         arrived: list[tuple[int, Collected]] = []
         for answer in self._pool.answers([COLLECT, RESTORE], timeout_seconds):
-            self._watch.hear(answer.worker)
             if answer.error is not None:
                 self._take_error(answer.worker, answer.error)
-            elif answer.tag == PING:
+                continue
+            self._watch.hear(answer.worker)
+            if answer.tag == PING:
                 self._welcome(answer.worker)
             elif answer.tag == COLLECT:
                 arrived.append((answer.worker, self._ledger.receive(answer.worker, answer.value)))

@@ -15,8 +15,9 @@ from ray.exceptions import RayError
 
 from iql_ray.envs.collecting import Busy
 
-SILENCE_SECONDS = 10.0
-"""How long a worker may leave the question unanswered, at least: then one step of an environment holds its process."""
+SILENCE_SECONDS = 60.0
+"""How long a worker may leave the question unanswered, at least: then one step of an environment holds its process.
+Longer than Ray takes to find that a node is gone, of which no environment is guilty."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import pytest
 import ray
 
 from iql_ray.distributed import collecting, hang_watch
+from iql_ray.distributed.actor_pool import PING, Answer
 from iql_ray.distributed.collecting import CollectingWorkers
 from iql_ray.envs.blocks import concatenate
 from iql_ray.envs.collecting import EnvironmentSet
@@ -204,3 +205,13 @@ def test_workers_that_find_no_room_end_the_wait(ray_session, monkeypatch):
         pytest.raises(RuntimeError, match=r"of 1 rollout workers .*, \[0\] have not answered for 0 s"),
     ):
         workers.collect(random_policy(), 0, 1)
+
+
+@pytest.mark.ray
+def test_an_absent_worker_is_no_hanging_one(ray_session, monkeypatch):
+    with CollectingWorkers(f"{TOYS}:ChaoticEnv", 1, 1, seed=0, num_cpus_each=100, step_timeout_seconds=-1.0) as workers:
+        gone = Answer(worker=0, tag=PING, error=OSError("the node is gone"))
+        monkeypatch.setattr(workers._pool, "answers", lambda tags, timeout_seconds: [gone])
+        monkeypatch.setattr(workers._pool, "actor", lambda worker: pytest.fail("it was asked what it is doing"))
+        for _ in range(2):
+            assert workers.arrived() == []
