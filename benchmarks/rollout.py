@@ -133,6 +133,8 @@ def contenders(environment_id: str, policy: Policy, stack: ExitStack) -> Iterato
 
 
 def rate(contender: Contender, seconds: float) -> float:
+    """Steps per second; what a worker has done ahead while others had their turn does not count."""
+    contender()
     start, num_steps = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - start) < seconds:
         num_steps += contender()
