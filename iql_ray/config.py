@@ -15,6 +15,7 @@ import dacite
 import yaml
 
 Config = TypeVar("Config")
+PARTIAL_SUFFIX = ".partial"
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -139,6 +140,6 @@ def save(config: Any, path: str | Path) -> None:
 def write_json(values: Any, path: str | Path) -> None:
     """Write JSON beside the target and rename, so that no reader ever sees half a file."""
     path = Path(path)
-    temporary = path.with_name(path.name + ".partial")
+    temporary = path.with_name(path.name + PARTIAL_SUFFIX)
     temporary.write_text(json.dumps(values, indent=2) + "\n")
     temporary.replace(path)

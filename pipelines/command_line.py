@@ -26,6 +26,8 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from iql_ray import config, recipes
+from iql_ray.redaction import redacted
+from iql_ray.tracking.reaching import StoreUnavailableError
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 TRACEBACK_VARIABLE = "IQL_RAY_TRACEBACK"
@@ -49,8 +51,8 @@ def main(
         description: shown by `--help`; the docstring of `config_class` by default.
 
     Returns:
-        The exit code: 0 done, 1 failed (traceback on stderr), 2 misuse (one message on stderr: any ValueError),
-        130 interrupted, 143 terminated.
+        The exit code: 0 done, 1 failed (traceback on stderr, or one message where the tracking store is away), 2 misuse
+        (one message on stderr: any ValueError), 130 interrupted, 143 terminated. Secrets are taken out of all of it.
     """
     prog = f"iql-ray {Path(execute.__code__.co_filename).stem.replace('_', '-')}"
     try:
@@ -89,7 +91,7 @@ def parse(
         )
     except SystemExit:
         if presets:
-            print(f"(recipe and file stand before the flags as: {shlex.join(presets)})", file=sys.stderr)
+            print(redacted(f"(recipe and file stand before the flags as: {shlex.join(presets)})"), file=sys.stderr)
         raise
     return parsed.settings
 
@@ -170,7 +172,7 @@ def _pairs(values: Mapping[str, Any], kind: Any) -> list[str]:
 
 def _run(prog: str, execute: Callable[[], Mapping[str, Any]]) -> int:
     try:
-        line = json_line(execute())
+        line = redacted(json_line(execute()))
     except ValueError as error:
         return _refuse(prog, error)
     except KeyboardInterrupt:
@@ -179,8 +181,11 @@ def _run(prog: str, execute: Callable[[], Mapping[str, Any]]) -> int:
     except SystemExit as stopped:  # Ray turns SIGTERM into exit(15), and its trainer Ctrl-C into exit(0)
         print(f"{prog}: stopped", file=sys.stderr)
         return 128 + stopped.code if isinstance(stopped.code, int) and stopped.code else INTERRUPTED
+    except StoreUnavailableError as error:
+        print(f"{prog}: failed: {error}", file=sys.stderr)
+        return FAILED
     except Exception:
-        traceback.print_exc()
+        print(redacted(traceback.format_exc()), end="", file=sys.stderr)
         print(f"{prog}: failed, see the traceback above", file=sys.stderr)
         return FAILED
     sys.stderr.flush()
@@ -191,8 +196,8 @@ def _run(prog: str, execute: Callable[[], Mapping[str, Any]]) -> int:
 def _refuse(prog: str, error: ValueError) -> int:
     """A ValueError is a message to the user. One from a Ray task carries it as `cause`, under a remote traceback."""
     if os.environ.get(TRACEBACK_VARIABLE) == "1":
-        traceback.print_exc()
-    print(f"{prog}: error: {getattr(error, 'cause', None) or error}", file=sys.stderr)
+        print(redacted(traceback.format_exc()), end="", file=sys.stderr)
+    print(redacted(f"{prog}: error: {getattr(error, 'cause', None) or error}"), file=sys.stderr)
     return MISUSED
 
 

@@ -21,6 +21,7 @@ from pipelines import command_line
 from pipelines.ray_session import ray_session
 
 if TYPE_CHECKING:
+    from iql_ray.evaluation.fqe import FittedQEvaluator
     from iql_ray.policy import Policy
 
 
@@ -171,34 +172,42 @@ def _rolled_out(config: EvaluateConfig, evaluated: Evaluated) -> dict[str, Any]:
 
 def _fitted(config: EvaluateConfig, evaluated: Evaluated) -> dict[str, Any]:
     """Read the data, fit Q of what made them and of the policy; what speaks against the result is said on stderr."""
-    import torch
-
-    from iql_ray.evaluation.fqe import FittedQEvaluator
-    from iql_ray.evaluation.logged_episodes import read_episodes
-
     dataset = config.dataset or evaluated.dataset
     if dataset is None:
         raise ValueError(
             f"{evaluated.source} does not say what it learned from; name a prepared dataset with --dataset"
         )
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device cuda needs a GPU, and torch {torch.__version__} finds none; use --device cpu")
-    is_cuda = config.device != "cpu" and torch.cuda.is_available()
-    if not is_cuda:
-        torch.set_num_threads(1)  # networks this small gain little from more, and lose much where cores are busy
     discount = next(each for each in (config.discount, evaluated.discount, DEFAULT_DISCOUNT) if each is not None)
-    settings = config.fqe
-    logged = read_episodes(
-        dataset, held_out_share=settings.fqe_held_out_share, max_rows=settings.fqe_max_rows, seed=config.seed
-    )
-    evaluator = FittedQEvaluator(
-        logged, settings, discount=discount, seed=config.seed, device="cuda" if is_cuda else "cpu"
-    )
+    evaluator = fitted_evaluator(dataset, config.fqe, discount=discount, seed=config.seed, device=config.device)
     evaluator.check(evaluated.policy)
-    print(f"fitting Q of the data's policy and of this one, 2 x {settings.fqe_updates:,} updates", file=sys.stderr)
+    print(f"fitting Q of the data's policy and of this one, 2 x {config.fqe.fqe_updates:,} updates", file=sys.stderr)
     verdict = evaluator.evaluate(evaluated.policy, config.temperature)
     _say(verdict)
-    return {"dataset": str(dataset), "dataset_digest": logged.manifest.digest, **verdict}
+    return {"dataset": str(dataset), "dataset_digest": evaluator.logged.manifest.digest, **verdict}
+
+
+def fitted_evaluator(
+    dataset: Path, settings: FQEConfig, *, discount: float, seed: int, device: str
+) -> FittedQEvaluator:
+    """Read the data that policies are judged by.
+
+    Raises:
+        ValueError: no such dataset, one of too few episodes, or a GPU that is not there.
+    """
+    import torch
+
+    from iql_ray.evaluation.fqe import FittedQEvaluator
+    from iql_ray.evaluation.logged_episodes import read_episodes
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device cuda needs a GPU, and torch {torch.__version__} finds none; use --device cpu")
+    is_cuda = device != "cpu" and torch.cuda.is_available()
+    if not is_cuda:
+        torch.set_num_threads(1)  # networks this small gain little from more, and lose much where cores are busy
+    logged = read_episodes(
+        dataset, held_out_share=settings.fqe_held_out_share, max_rows=settings.fqe_max_rows, seed=seed
+    )
+    return FittedQEvaluator(logged, settings, discount=discount, seed=seed, device="cuda" if is_cuda else "cpu")
 
 
 def _say(verdict: dict[str, Any]) -> None:

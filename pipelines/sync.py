@@ -57,7 +57,7 @@ def execute(config: SyncConfig) -> dict[str, Any]:
 
     Raises:
         ValueError: no such run, an unusable store, or a single run that is still going.
-        ConnectionError: a store is away; what it has not taken waits in the spool.
+        StoreUnavailableError: a store is away; what it has not taken waits in the spool.
     """
     from iql_ray.tracking.synchronization import synchronize
 

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (
-    ("experience", "config", "seeding", "policy", "run_folder"),
+    ("experience", "config", "seeding", "policy", "run_folder", "redaction"),
     ("algorithm", "data", "envs", "onnx_graph"),
     ("evaluation", "checkpoint"),
     ("tracking", "report"),

@@ -21,6 +21,7 @@ from iql_ray.data.sources.files import SourceFile as SourceLocation
 from iql_ray.data.sources.source import Layout
 from iql_ray.data.statistics import RunningStatistics, summarize
 from iql_ray.experience import Spaces
+from iql_ray.redaction import redacted
 
 
 class Tally:
@@ -109,7 +110,7 @@ def _provenance(plan: WritingPlan, first_pass: FirstPass) -> Provenance:
     with ThreadPoolExecutor(num_threads()) as pool:
         files = tuple(pool.map(_source_file, source.files))
     return Provenance(
-        source=source.spec,
+        source=redacted(source.spec),
         files=files,
         columns={canonical: ",".join(group) for canonical, group in _named_columns(source.layout).items()},
         action_bounds=plan.action_bounds,

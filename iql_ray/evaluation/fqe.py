@@ -108,6 +108,13 @@ class FittedQEvaluator:
         Raises:
             ValueError: the policy does not fit the dataset.
         """
+        return self.judge(policy, temperature)[0]
+
+    def judge(self, policy: Policy, temperature: float = 0.0) -> tuple[dict[str, Any], np.ndarray]:
+        """The verdict, and the values that it rests on: (members, held-out episodes).
+
+        Values of two policies are paired: member by member, they learned from the same episodes with the same seed.
+        """
         self.check(policy)
         behaviour, behaviour_values = self._behaviour
         inputs, generator = self._inputs, np.random.default_rng(child_seed(self.seed, "fqe", "actions"))
@@ -117,9 +124,9 @@ class FittedQEvaluator:
         values = fitted.ensemble.values(initial).cpu().numpy()
         support = inputs.support(policy, temperature, generator)
         verdict = {
-            **_estimate("value", "value_ci", values),
-            **_estimate("behaviour_value", "behaviour_ci", behaviour_values),
-            **_estimate("improvement", "improvement_ci", values - behaviour_values),
+            **estimate("value", "value_ci", values),
+            **estimate("behaviour_value", "behaviour_ci", behaviour_values),
+            **estimate("improvement", "improvement_ci", values - behaviour_values),
             **self._logged_returns,
             "discount": self.discount,
             "temperature": temperature,
@@ -132,7 +139,7 @@ class FittedQEvaluator:
             **vars(support),
             "out_of_range_share": _out_of_range_share(values, self._scale),
         }
-        return {**verdict, "warnings": warnings_of(verdict, self._scale)}
+        return {**verdict, "warnings": warnings_of(verdict, self._scale)}, values
 
     @cached_property
     def _behaviour(self) -> tuple[Fit, np.ndarray]:
@@ -211,7 +218,7 @@ def fitted_evaluation(
     return lambda policy: fqe_summary(evaluator(), policy)
 
 
-def _estimate(name: str, interval_name: str, values: np.ndarray) -> dict[str, Any]:
+def estimate(name: str, interval_name: str, values: np.ndarray) -> dict[str, Any]:
     """Mean and 95% interval of (members, episodes) values.
 
     Each member is a whole estimate from resampled episodes, so the members' spread is the estimate's standard error;

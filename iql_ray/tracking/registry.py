@@ -1,12 +1,11 @@
 """The policy as a model of MLflow: logged with its run, registered under a name, fetched again by URI.
 
-Aliases are read, never set or moved: which version is the best one is not decided here.
+Aliases are read, never set or moved: that is done in `champions`.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iql_ray.redaction import redacted
+from iql_ray.tracking.names import LOCK_NAME_PATTERN, MODEL_ID_PATTERN, ModelReference, parse_reference
+from iql_ray.tracking.reaching import answering
 from iql_ray.tracking.saved_policy import find_policy, policy_digest, save_policy_model
 from iql_ray.tracking.store import open_client, require_store
 
@@ -111,6 +113,7 @@ def download_policy(uri: str, tracking_uri: str, destination: Path | None = None
 
     Raises:
         ValueError: there is no such model, version, alias, run or folder, or no policy in it.
+        StoreUnavailableError: the store does not answer.
     """
     scheme, separator, path = uri.partition(":/")
     if not separator:
@@ -122,23 +125,18 @@ def download_policy(uri: str, tracking_uri: str, destination: Path | None = None
     from mlflow.artifacts import download_artifacts
 
     locate = _locate_model if scheme == "models" else _locate_run_model
-    location = locate(client, path.strip("/"), f"'{uri}' on {tracking_uri}")
-    destination = destination or Path(tempfile.mkdtemp(prefix="iql_ray_policy_"))
-    return find_policy(Path(download_artifacts(location, dst_path=str(destination), tracking_uri=tracking_uri)))
+    with answering(tracking_uri):
+        location = locate(client, path.strip("/"), f"'{uri}' on {redacted(tracking_uri)}")
+        destination = destination or Path(tempfile.mkdtemp(prefix="iql_ray_policy_"))
+        return find_policy(Path(download_artifacts(location, dst_path=str(destination), tracking_uri=tracking_uri)))
 
 
 def _locate_model(client: MlflowClient, path: str, wanted: str) -> str:
     """Where the artifacts of NAME/VERSION, NAME@ALIAS or MODEL_ID lie."""
-    if match := re.fullmatch(r"([^/@]+)@([^/@]+)", path):
-        with _missing_is_misuse(wanted, lambda: _known_versions(client, match[1])):
-            source = client.get_model_version_by_alias(match[1], match[2]).source
-    elif match := re.fullmatch(r"([^/@]+)/(\d+)", path):
-        with _missing_is_misuse(wanted, lambda: _known_versions(client, match[1])):
-            source = client.get_model_version(match[1], match[2]).source
-    elif "/" not in path and path.startswith("m-"):
+    if MODEL_ID_PATTERN.fullmatch(path):
         source = f"models:/{path}"
     else:
-        raise ValueError(f"model URI {wanted} is not understood; expected {URI_FORMS}")
+        source = find_version(client, parse_reference(path), wanted).source
     assert source is not None
     if not source.startswith("models:/"):
         return source
@@ -146,8 +144,59 @@ def _locate_model(client: MlflowClient, path: str, wanted: str) -> str:
         return client.get_logged_model(source.removeprefix("models:/")).artifact_location
 
 
+def find_version(client: MlflowClient, reference: ModelReference, wanted: str) -> ModelVersion:
+    """The registered version that is meant.
+
+    Args:
+        wanted: how the user named it, for the message.
+
+    Raises:
+        ValueError: there is none; says which there are.
+    """
+    name = reference.name
+    with _missing_is_misuse(wanted, lambda: known_versions(client, name)):
+        if reference.alias is not None:
+            return client.get_model_version_by_alias(name, reference.alias)
+        return client.get_model_version(name, str(reference.version))
+
+
 def _locate_run_model(client: MlflowClient, path: str, wanted: str) -> str:
     """Where the artifacts of the run's newest model of that name lie, given RUN_ID/NAME."""
+    return _run_model(client, path, wanted).artifact_location
+
+
+def find_logged_model(client: MlflowClient, uri: str, wanted: str) -> LoggedModel:
+    """The logged model behind models:/NAME/VERSION, models:/NAME@ALIAS, models:/MODEL_ID or runs:/RUN_ID/policy.
+
+    Raises:
+        ValueError: there is none.
+    """
+    scheme, _, path = uri.partition(":/")
+    path = path.strip("/")
+    if scheme == "runs":
+        return _run_model(client, path, wanted)
+    if MODEL_ID_PATTERN.fullmatch(path):
+        with _missing_is_misuse(wanted, lambda: "the store has no such model"):
+            return client.get_logged_model(path)
+    version = find_version(client, parse_reference(uri), wanted)
+    source = version.source or ""
+    if source.startswith("models:/"):
+        return client.get_logged_model(source.removeprefix("models:/"))
+    return _model_at(client, source, str(version.run_id), wanted)
+
+
+def _model_at(client: MlflowClient, location: str, run_id: str, wanted: str) -> LoggedModel:
+    """The model of a run whose artifacts lie there: a version names its place and not its model."""
+    with _missing_is_misuse(wanted, lambda: "the run that it came from was deleted"):
+        experiment_id = client.get_run(run_id).info.experiment_id
+    for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
+        if model.artifact_location == location:
+            return model
+    raise ValueError(f"model {wanted} is no policy that a run of iql-ray logged; promote one that is")
+
+
+def _run_model(client: MlflowClient, path: str, wanted: str) -> LoggedModel:
+    """The run's newest model of that name, given RUN_ID/NAME."""
     run_id, _, name = path.partition("/")
     with _missing_is_misuse(wanted, lambda: "the store has no such run"):
         experiment_id = client.get_run(run_id).info.experiment_id
@@ -155,7 +204,7 @@ def _locate_run_model(client: MlflowClient, path: str, wanted: str) -> str:
     models = [model for model in logged if model.status.value == "READY"]
     if not models:
         raise ValueError(f"model {wanted} does not exist: the run has logged no model '{name}'")
-    return models[0].artifact_location
+    return models[0]
 
 
 @contextmanager
@@ -171,15 +220,27 @@ def _missing_is_misuse(wanted: str, explain: Callable[[], str]) -> Iterator[None
         raise ValueError(f"model {wanted} does not exist: {explain()}") from error
 
 
-def _known_versions(client: MlflowClient, name: str) -> str:
+def known_versions(client: MlflowClient, name: str) -> str:
     """The versions and aliases of a registered model, in words."""
     versions = client.search_model_versions(f"name = '{name}'")
     if not versions:
-        names = ", ".join(sorted(model.name for model in client.search_registered_models())) or "none"
+        names = ", ".join(sorted(model_names(client))) or "none"
         return f"no version of '{name}' is registered (models with a name: {names})"
     numbers = ", ".join(sorted((str(version.version) for version in versions), key=int))
     aliases = ", ".join(sorted(client.get_registered_model(name).aliases)) or "none"
     return f"'{name}' has the versions {numbers} and the aliases {aliases}"
+
+
+def model_names(client: MlflowClient) -> list[str]:
+    """Every registered model, without those that are locks."""
+    names: list[str] = []
+    token = None
+    while True:
+        page = client.search_registered_models(page_token=token)
+        names += [model.name for model in page if not LOCK_NAME_PATTERN.search(model.name)]
+        token = page.token
+        if not token:
+            return names
 
 
 def _find_or_create_model(client: MlflowClient, run_id: str, tags: dict[str, str]) -> LoggedModel:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from iql_ray.redaction import redacted, redacted_values
 from iql_ray.tracking import system_metrics
 from iql_ray.tracking.names import MAX_PARAM_LENGTH, check_model_name, check_name, numbers_of
 from iql_ray.tracking.saved_policy import find_policy
@@ -138,16 +139,19 @@ class RunLogger:
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Record parameters, flat, each cut at MLflow's 6,000 characters; log the file they come from as an artifact.
 
+        Secrets in them are hidden, here and in tags: what is in the spool is what everybody sees.
+
         Raises:
             ValueError: a name that MLflow refuses.
         """
         self._spool.append(
-            "params", values={check_name(name): str(value)[:MAX_PARAM_LENGTH] for name, value in values.items()}
+            "params",
+            values={check_name(name): str(value)[:MAX_PARAM_LENGTH] for name, value in redacted_values(values).items()},
         )
 
     def set_tags(self, values: Mapping[str, Any]) -> None:
         """Record tags of the run; a later value replaces an earlier one."""
-        self._spool.append("tags", values={name: str(value) for name, value in values.items()})
+        self._spool.append("tags", values={name: str(value) for name, value in redacted_values(values).items()})
 
     def log_dataset(
         self, *, name: str, digest: str, source: str, num_rows: int, profile: Mapping[str, Any] | None = None
@@ -160,7 +164,9 @@ class RunLogger:
             profile: further facts, as plain JSON types.
         """
         profile = dict(profile or {})
-        self._spool.append("dataset", name=name, digest=digest, source=source, num_rows=num_rows, profile=profile)
+        self._spool.append(
+            "dataset", name=name, digest=digest, source=redacted(source), num_rows=num_rows, profile=profile
+        )
         self.set_tags({"dataset.sha256": digest})
 
     def log_artifact(self, path: str | Path, artifact_path: str | None = None) -> None:
@@ -209,7 +215,10 @@ class RunLogger:
             step=int(step),
             register_as=register_as,
             metrics=numbers_of(metrics or {}),
-            tags={"num_updates": str(step), **{name: str(value) for name, value in (tags or {}).items()}},
+            tags={
+                "num_updates": str(step),
+                **{name: str(value) for name, value in redacted_values(tags or {}).items()},
+            },
             example_observations=None if rows is None else rows[:MAX_EXAMPLE_ROWS].tolist(),
         )
 

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from iql_ray.redaction import redacted
 from iql_ray.tracking.spool import write_cursor
 from iql_ray.tracking.store import (
     RunAddress,
@@ -93,5 +94,5 @@ def _result_in_time(creation: Future[str], uri: str, wait_seconds: float) -> str
         return None
     except Exception as error:
         if is_embedded(uri) or is_refusal(error):
-            raise ValueError(f"tracking store {uri} cannot be used: {error}") from error
+            raise ValueError(f"tracking store {redacted(uri)} cannot be used: {error}") from error
         return None

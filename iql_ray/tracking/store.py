@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from iql_ray import config
+from iql_ray.redaction import redacted
+from iql_ray.tracking.reaching import is_database, require_answer
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,7 +57,11 @@ class RunAddress:
     """None until the store has answered once."""
 
     def save(self, folder: Path) -> None:
-        config.save(self, folder / ADDRESS_FILE)
+        """Write it for this user alone to read: sending later needs the URI with its password."""
+        path = folder / ADDRESS_FILE
+        if self.tracking_uri != redacted(self.tracking_uri):
+            path.with_name(path.name + config.PARTIAL_SUFFIX).touch(mode=0o600)
+        config.save(self, path)
 
 
 def load_address(folder: Path) -> RunAddress:
@@ -90,7 +96,7 @@ def check_tracking_uri(uri: str) -> None:
     if uri.startswith("sqlite:"):
         if not sqlite_path(uri).is_absolute():
             raise ValueError(
-                f"tracking URI '{uri}' depends on the current directory; "
+                f"tracking URI '{redacted(uri)}' depends on the current directory; "
                 f"write the absolute path, with four slashes: '{SQLITE_PREFIX}{sqlite_path(uri).absolute()}'"
             )
         return
@@ -98,11 +104,11 @@ def check_tracking_uri(uri: str) -> None:
     scheme = parts.scheme.partition("+")[0] or (uri if uri == "databricks" else "")
     if scheme not in SERVER_SCHEMES:
         raise ValueError(
-            f"tracking URI '{uri}' is neither a server nor a database (MLflow no longer keeps runs in plain folders); "
-            f"use http(s)://HOST:PORT, postgresql+psycopg://..., or '{default_tracking_uri('runs')}'"
+            f"tracking URI '{redacted(uri)}' is neither a server nor a database (MLflow no longer keeps runs in plain "
+            f"folders); use http(s)://HOST:PORT, postgresql+psycopg://..., or '{default_tracking_uri('runs')}'"
         )
     if scheme in ("http", "https") and not parts.hostname:
-        raise ValueError(f"tracking URI '{uri}' names no host; expected http(s)://HOST:PORT")
+        raise ValueError(f"tracking URI '{redacted(uri)}' names no host; expected http(s)://HOST:PORT")
 
 
 def is_embedded(uri: str) -> bool:
@@ -129,10 +135,16 @@ def set_environment_defaults() -> None:
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client for this URI alone, for runs and models. The first of a process takes 1-6 s (imports, schema)."""
+    """A client for this URI alone, for runs and models. The first of a process takes 1-6 s (imports, schema).
+
+    Raises:
+        StoreUnavailableError: a database that does not answer; a server is asked by the first call.
+    """
     set_environment_defaults()
     from mlflow import MlflowClient
 
+    if is_database(uri):
+        require_answer(uri)
     if not is_embedded(uri):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     with _one_process_at(sqlite_path(uri)):
@@ -182,7 +194,7 @@ def _experiment_id(client: MlflowClient, address: RunAddress) -> str:
             experiment = client.get_experiment_by_name(address.experiment)
     if experiment is None or experiment.lifecycle_stage != "active":
         raise ValueError(
-            f"experiment '{address.experiment}' has been deleted from {address.tracking_uri}; "
+            f"experiment '{address.experiment}' has been deleted from {redacted(address.tracking_uri)}; "
             "restore it with 'mlflow experiments restore', or choose another name"
         )
     return experiment.experiment_id

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from iql_ray.redaction import redacted
+from iql_ray.tracking.reaching import StoreUnavailableError
 from iql_ray.tracking.shipping import connect
 from iql_ray.tracking.spool import Spool, count_rejected, count_waiting
 from iql_ray.tracking.starting import aim
@@ -24,7 +26,7 @@ def synchronize(folder: Path, tracking_uri: str | None = None, wait_seconds: flo
 
     Raises:
         ValueError: no run folder, an unusable store, or a run that is still going.
-        ConnectionError: the store is away; what it has not taken waits in the spool.
+        StoreUnavailableError: the store is away; what it has not taken waits in the spool.
     """
     address = load_address(folder)
     spool = Spool(folder, wait_seconds)
@@ -36,12 +38,13 @@ def synchronize(folder: Path, tracking_uri: str | None = None, wait_seconds: flo
         raise
     except Exception as error:
         waiting = f"{count_waiting(folder)} of run {address.run_id} wait in {folder}"
-        raise ConnectionError(f"tracking store {address.tracking_uri} takes no records; {waiting}") from error
+        store = redacted(address.tracking_uri)
+        raise StoreUnavailableError(f"tracking store {store} takes no records; {waiting}") from error
     finally:
         spool.close()
     return {
         "run_id": address.run_id,
-        "tracking_uri": address.tracking_uri,
+        "tracking_uri": redacted(address.tracking_uri),
         "mlflow_run_id": sender.run_id,
         "sent": num_sent,
         "rejected": count_rejected(folder),
