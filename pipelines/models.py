@@ -121,8 +121,6 @@ def lineage_lines(shown: Mapping[str, Any]) -> Iterator[str]:
     elif "score" in record:
         yield from _section("decision", _decision(record))
         yield from (f"    warning      {each['message']}" for each in record["warnings"])
-    if shown["replaced_by"]:
-        yield f"  replaced by  version {shown['replaced_by']}"
     if shown["rollback"]:
         yield from _section("rollback", shown["rollback"])
     if shown["unfinished"]:

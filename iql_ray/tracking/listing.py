@@ -59,7 +59,7 @@ def lineage(client: MlflowClient, reference: str) -> dict[str, Any]:
 
     Returns:
         model (the row of `list_versions`), dataset, run, policy, promotion and rollback (None where there was none),
-        replaced_by, and unfinished: whether a promotion of this name was cut off, which the next one finishes.
+        and unfinished: whether a promotion of this name was cut off, which the next one finishes.
 
     Raises:
         ValueError: there is no such version.
@@ -85,7 +85,6 @@ def lineage(client: MlflowClient, reference: str) -> dict[str, Any]:
             "location": redacted(version.source or ""),
         },
         "promotion": verdicts.read_record(tags),
-        "replaced_by": tags.get(verdicts.REPLACED_BY_TAG),
         "rollback": json.loads(tags[verdicts.ROLLBACK_TAG]) if verdicts.ROLLBACK_TAG in tags else None,
         "unfinished": NOTE_TAG in model.tags,
     }

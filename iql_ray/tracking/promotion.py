@@ -91,10 +91,7 @@ def would_decide(proposal: Proposal) -> Record:
 
 def _replacement(champions: Champions, version: str, champion: str | None, words: Words) -> Change:
     """The candidate instead of the champion; where there was none, an earlier one may still be remembered."""
-    if champion is not None:
-        replaced = Words(tags={verdicts.REPLACED_BY_TAG: version})
-        return Change(champion=version, previous=champion, words={champion: replaced, version: words})
-    previous = champions.previous
+    previous = champion or champions.previous
     return Change(champion=version, previous=None if previous == version else previous, words={version: words})
 
 

@@ -23,7 +23,6 @@ RECORD_TAG = "promotion.record"
 DECISION_TAG = "promotion.decision"
 SCORE_TAG = "promotion.score"
 DIFFERENCE_TAG = "promotion.difference"
-REPLACED_BY_TAG = "promotion.replaced_by"
 ROLLBACK_TAG = "rollback.record"
 MAX_TAG_LENGTH = 100_000
 """MLflow's limit for a tag of a version."""
