@@ -162,7 +162,14 @@ def _champion_policy(config: PromoteConfig, uri: str, version: str | None) -> Po
     from iql_ray.policy import Policy
     from iql_ray.tracking.registry import download_policy
 
-    return None if version is None else Policy.load(download_policy(f"models:/{config.name}/{version}", uri))
+    if version is None:
+        return None
+    try:
+        return Policy.load(download_policy(f"models:/{config.name}/{version}", uri))
+    except ValueError as error:
+        raise ValueError(
+            f"the champion of '{config.name}', version {version}, cannot be compared with: {error}"
+        ) from error
 
 
 def _decided(

@@ -22,7 +22,6 @@ PREFIXES = ("promotion.", "rollback.")
 RECORD_TAG = "promotion.record"
 DECISION_TAG = "promotion.decision"
 SCORE_TAG = "promotion.score"
-DIFFERENCE_TAG = "promotion.difference"
 ROLLBACK_TAG = "rollback.record"
 MAX_TAG_LENGTH = 100_000
 """MLflow's limit for a tag of a version."""
@@ -68,8 +67,6 @@ def words_of(record: Mapping[str, Any], description: str | None) -> Words:
         DECISION_TAG: decision_in_words(record),
         SCORE_TAG: with_interval(record["score"], record["score_ci"]),
     }
-    if record["difference"] is not None:
-        tags[DIFFERENCE_TAG] = with_interval(record["difference"], record["difference_ci"])
     above = (description or "").partition(HEADING)[0].rstrip()
     return Words(tags=tags, description="\n\n".join(filter(None, [above, HEADING, _text(record)])))
 
