@@ -167,9 +167,7 @@ def _champion_policy(config: PromoteConfig, uri: str, version: str | None) -> Po
     try:
         return Policy.load(download_policy(f"models:/{config.name}/{version}", uri))
     except ValueError as error:
-        raise ValueError(
-            f"the champion of '{config.name}', version {version}, cannot be compared with: {error}"
-        ) from error
+        raise ValueError(f"the champion of '{config.name}', version {version}, cannot be compared: {error}") from error
 
 
 def _decided(

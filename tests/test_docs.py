@@ -40,18 +40,19 @@ def missing(block: str, printed: list[str]) -> list[str]:
     return [line for line, pattern in patterns.items() if not any(re.fullmatch(pattern, each) for each in printed)]
 
 
-def test_from_a_csv_log_to_a_verdict(
-    ray_session: None,
-    tmp_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def here(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to follow a page in, with a store already made."""
     monkeypatch.chdir(tmp_path)
     new_storage(tmp_path, tmp_path_factory)
+    return tmp_path
+
+
+def follow(page: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Run what a page says and find what it shows; the last result of each command."""
     printed: list[str] = []
     results: dict[str, Any] = {}
-    for language, block in FENCE.findall(PAGE):
+    for language, block in FENCE.findall(page):
         if language == "python":
             exec(block, {})
         elif language == "console":
@@ -64,10 +65,26 @@ def test_from_a_csv_log_to_a_verdict(
                 results[command[0]] = json.loads(printed[-1])
         else:
             assert missing(block, printed) == []
-    assert (tmp_path / "data" / "pendulum-inspection.html").is_file()
+    return results
+
+
+def test_from_a_csv_log_to_a_verdict(ray_session: None, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = follow(PAGE, capsys)
+    assert (here / "data" / "pendulum-inspection.html").is_file()
     assert results["train"]["model_selected_by"] == "fqe"
     assert results["evaluate"]["policy"] == "models:/pendulum/1"
     assert results["evaluate"]["dataset_digest"] == results["train"]["dataset_digest"]
+
+
+def test_a_policy_goes_through_the_gate_of_the_registry(
+    ray_session: None, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = follow((DOCS / "registry.md").read_text(), capsys)
+    assert results["models"]["model"]["version"] == "2"
+    assert results["models"]["promotion"]["replaced"] == "1"
+    assert results["models"]["dataset"]["sha256"] == results["train"]["dataset_digest"]
+    assert results["evaluate"]["return_mean"] > -1000
+    assert (results["rollback"]["restored"], results["rollback"]["rolled_back"]) == ("1", "2")
 
 
 def test_the_page_explains_every_warning_of_a_verdict() -> None:

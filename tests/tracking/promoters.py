@@ -14,7 +14,7 @@ from iql_ray.tracking.store import open_client
 
 NAME = "pen"
 PROTOCOL = Protocol(method="rollouts", environment="Pen-v1", num_episodes=100)
-Scores = dict[str | None, float]
+Scores = dict[str, float]
 """Version -> what it would score."""
 
 

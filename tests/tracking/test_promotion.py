@@ -15,7 +15,7 @@ from iql_ray.tracking.store import open_client
 from tests.tracking.promoters import NAME, PROTOCOL, new_model, promote, proposal
 from tests.tracking.stores import sqlite_store
 
-SCORES: dict[str | None, float] = {"1": 1.0, "2": 2.0, "3": 3.0}
+SCORES = {"1": 1.0, "2": 2.0, "3": 3.0}
 
 
 @pytest.fixture
