@@ -20,6 +20,7 @@ from iql_ray.tracking.spool import count_waiting
 from iql_ray.tracking.store import RUN_ID_TAG, load_address, open_client
 from iql_ray.tracking.synchronization import synchronize
 from tests.tracking.examples import QUICK, history, new_storage, save_small_policy
+from tests.tracking.promoters import promote
 from tests.tracking.test_runs import wait_until
 
 
@@ -111,6 +112,11 @@ def test_the_record_arrives_when_the_server_does(tmp_path, tmp_path_factory, por
             assert run.data.tags[RUN_ID_TAG] == logger.run_id
         fetched = download_policy("models:/pen/1", f"http://127.0.0.1:{port}")
         assert (fetched / "weights.safetensors").read_bytes() == (policy / "weights.safetensors").read_bytes()
+
+        # A server whose database we do not see: promoters take turns by a lease, of which nothing is left.
+        assert promote(client, f"http://127.0.0.1:{port}", "1", {"1": 0.0})["decision"] == "promoted"
+        assert client.get_registered_model("pen").aliases == {"champion": "1"}
+        assert [model.name for model in client.search_registered_models()] == ["pen"]
 
 
 def mlflow_run_id(logger: RunLogger) -> str:

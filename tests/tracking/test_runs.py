@@ -291,3 +291,17 @@ def wait_until(is_true, timeout_seconds: float = 20.0) -> None:
     while not is_true():
         assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
+
+
+def test_secrets_reach_neither_the_spool_nor_the_store(storage):
+    logger = start(storage)
+    uri, hidden = "postgresql://ann:pa55@host/db", "postgresql://ann:***@host/db"
+    logger.log_params({"tracking_uri": uri, "store.password": "pa55"})
+    logger.set_tags({"from": uri})
+    logger.log_dataset(name="d", digest="0", source=f"parquet:{uri}", num_rows=1)
+    logger.log_model(save_small_policy(logger.folder / "policy"), step=1, tags={"dataset.source": uri})
+    assert logger.close()
+    assert "pa55" not in (logger.folder / "spool.jsonl").read_text()
+    run = client_of(storage).get_run(logger.run_id)
+    assert (run.data.params["tracking_uri"], run.data.tags["from"]) == (hidden, hidden)
+    assert run.data.params["store.password"] == "***"
