@@ -109,8 +109,11 @@ def roll_back(client: MlflowClient, uri: str, name: str, reason: str | None = No
             missing = "no champion" if champion is None else f"no champion before version {champion}"
             raise ValueError(f"model '{name}' has {missing}: nothing to roll back to ({known_versions(client, name)})")
         record = verdicts.rollback_record(rolled_back=champion, restored=previous, reason=reason)
-        words = Words(tags=verdicts.rollback_tags(record))
-        champions.make(Change(champion=previous, previous=champion, words={champion: words, previous: words}))
+        words = {
+            version: verdicts.rollback_words(record, client.get_model_version(name, version).description)
+            for version in (champion, previous)
+        }
+        champions.make(Change(champion=previous, previous=champion, words=words))
         return record
 
 

@@ -25,8 +25,8 @@ SCORE_TAG = "promotion.score"
 ROLLBACK_TAG = "rollback.record"
 MAX_TAG_LENGTH = 100_000
 """MLflow's limit for a tag of a version."""
-HEADING = "## Promotion"
-"""Below it the description is ours, above it is whoever's."""
+HEADING = "**Promotion:**"
+"""From it on the description is ours, above it is whoever's. MLflow's list of versions shows the first line."""
 
 
 def record_of(proposal: Proposal, *, is_promoted: bool, reason: str) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def words_of(record: Mapping[str, Any], description: str | None) -> Words:
         SCORE_TAG: with_interval(record["score"], record["score_ci"]),
     }
     above = (description or "").partition(HEADING)[0].rstrip()
-    return Words(tags=tags, description="\n\n".join(filter(None, [above, HEADING, _text(record)])))
+    return Words(tags=tags, description="\n\n".join(filter(None, [above, _text(record)])))
 
 
 def decision_in_words(record: Mapping[str, Any]) -> str:
@@ -89,30 +89,37 @@ def rollback_record(*, rolled_back: str, restored: str, reason: str | None) -> d
     return {"decision": "rolled back", "rolled_back": rolled_back, "restored": restored, "reason": reason, "at": _now()}
 
 
-def rollback_tags(record: Mapping[str, Any]) -> dict[str, str]:
-    return {ROLLBACK_TAG: redacted(json.dumps(record))}
+def rollback_words(record: Mapping[str, Any], description: str | None) -> Words:
+    """The same on both versions: the record as a tag, and a line below the description."""
+    because = f": {record['reason']}" if record["reason"] else ""
+    line = f"**Rolled back** from version {record['rolled_back']} to {record['restored']} ({record['at']}){because}."
+    text = "\n\n".join(filter(None, [description, line]))
+    return Words(tags={ROLLBACK_TAG: redacted(json.dumps(record))}, description=redacted(text))
 
 
 def _text(record: Mapping[str, Any]) -> str:
     """For the model's page: Markdown."""
-    protocol = record["protocol"]
     rows = [("this version", record["score"], record["score_ci"])]
     if record["difference"] is not None:
         rows += [
-            (f"the champion, version {record['compared_with']}", record["champion_score"], record["champion_score_ci"]),
+            (
+                f"the champion (version {record['compared_with']})",
+                record["champion_score"],
+                record["champion_score_ci"],
+            ),
             ("difference, paired", record["difference"], record["difference_ci"]),
         ]
     table = [f"| {label} | {with_interval(value, interval)} |" for label, value, interval in rows]
     warnings = [f"- **{each['kind']}**: {each['message']}" for each in record["warnings"]]
     return "\n".join(
         [
-            f"**{decision_in_words(record).capitalize()}** ({record['at']}): {record['reason']}.",
+            f"{HEADING} {decision_in_words(record)} ({record['at']}): {record['reason']}.",
             "",
             "| | score, 95% interval |",
             "| --- | --- |",
             *table,
             "",
-            f"{_how(protocol)} Protocol `{record['protocol_sha256'][:12]}`, "
+            f"{_how(record)} Protocol `{record['protocol_sha256'][:12]}`, "
             f"learned from dataset `{(record['dataset_sha256'] or 'not recorded')[:12]}`.",
             *([""] * bool(warnings)),
             *warnings,
@@ -120,8 +127,10 @@ def _text(record: Mapping[str, Any]) -> str:
     )
 
 
-def _how(protocol: Mapping[str, Any]) -> str:
+def _how(record: Mapping[str, Any]) -> str:
     """The protocol in a sentence."""
+    protocol = record["protocol"]
+    shared = ", both from the same seeds" if record["difference"] is not None else ""
     if protocol["method"] == "fqe":
         data = (protocol["dataset_sha256"] or "")[:12]
         return (
@@ -130,7 +139,7 @@ def _how(protocol: Mapping[str, Any]) -> str:
         )
     return (
         f"Mean return of {protocol['num_episodes']} episodes of {protocol['environment']}, seed {protocol['seed']}, "
-        f"temperature {protocol['temperature']:g}, both from the same seeds."
+        f"temperature {protocol['temperature']:g}{shared}."
     )
 
 

@@ -99,15 +99,15 @@ def test_everything_about_the_decision_is_on_the_version(client, uri):
     assert version.tags["promotion.decision"] == "promoted, replacing version 1"
     assert version.tags["promotion.score"] == "2 [1.5, 2.5]"
     assert version.description is not None
-    assert version.description.startswith("Our first try.\n\n## Promotion\n\n**Promoted, replacing version 1**")
-    assert "| the champion, version 1 | 1 [0.5, 1.5] |" in version.description
+    assert version.description.startswith("Our first try.\n\n**Promotion:** promoted, replacing version 1 (")
+    assert "| the champion (version 1) | 1 [0.5, 1.5] |" in version.description
 
 
 def test_a_second_verdict_replaces_the_first_in_the_description(client, uri):
     promote(client, uri, "3", SCORES)
     for _ in range(2):
         promote(client, uri, "1", SCORES)
-    assert (client.get_model_version(NAME, "1").description or "").count("## Promotion") == 1
+    assert (client.get_model_version(NAME, "1").description or "").count("**Promotion:**") == 1
 
 
 def test_promoting_the_champion_again_changes_nothing(client, uri):
@@ -124,7 +124,9 @@ def test_a_rollback_swaps_the_two_and_says_so_on_both(client, uri):
     assert (record["restored"], record["rolled_back"]) == ("1", "2")
     assert aliases(client) == ("1", "2")
     for version in ("1", "2"):
-        assert '"reason": "it shakes"' in client.get_model_version(NAME, version).tags["rollback.record"]
+        written = client.get_model_version(NAME, version)
+        assert '"reason": "it shakes"' in written.tags["rollback.record"]
+        assert "**Rolled back** from version 2 to 1" in (written.description or "")
     roll_back(client, uri, NAME)
     assert aliases(client) == ("2", "1")
 
