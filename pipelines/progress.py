@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
@@ -39,6 +39,19 @@ def shown_progress(total: int, unit: Unit = "updates") -> Iterator[Callable[[Pro
         yield show
 
 
+class Messages:
+    """What a run has had to say so far, each of it written once."""
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self._num_written = 0
+
+    def show(self, messages: Sequence[str]) -> None:
+        for message in messages[self._num_written :]:
+            self._write(f"warning: {message}")
+        self._num_written = len(messages)
+
+
 class Lines:
     """Every message and every evaluation once, and the state of training now and then."""
 
@@ -53,15 +66,13 @@ class Lines:
         self._unit: Unit = unit
         self._write = write
         self._seconds_between_lines = seconds_between_lines
-        self._num_messages = 0
+        self._messages = Messages(write)
         self._evaluated: int | None = None
         self._shown_step: int | None = None
         self._shown_at = time.monotonic()
 
     def show(self, progress: Progress) -> None:
-        for message in progress.messages[self._num_messages :]:
-            self._write(f"warning: {message}")
-        self._num_messages = len(progress.messages)
+        self._messages.show(progress.messages)
         self._show_evaluation(progress)
         is_due = time.monotonic() - self._shown_at >= self._seconds_between_lines
         if is_due and progress.metrics and progress.step != self._shown_step:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from iql_ray.distributed.search_config import SearchConfig
 from pipelines import command_line
+from pipelines.progress import Messages
 from pipelines.ray_session import cluster_resources, ray_session
 
 if TYPE_CHECKING:
@@ -43,17 +44,22 @@ def search(config: SearchConfig) -> dict[str, Any]:
 
 
 class Lines:
-    """A line whenever a trial is over, and now and then between."""
+    """A line whenever a trial is over, and now and then between; every message once."""
 
     def __init__(self) -> None:
         self._num_finished: int | None = None
         self._shown_at = 0.0
+        self._messages = Messages(self._write)
 
     def show(self, progress: SearchProgress) -> None:
+        self._messages.show(progress.messages)
         is_news = progress.num_finished != self._num_finished
         if is_news or time.monotonic() - self._shown_at >= SECONDS_BETWEEN_LINES:
             self._num_finished, self._shown_at = progress.num_finished, time.monotonic()
-            print(line_of(progress), file=sys.stderr, flush=True)
+            self._write(line_of(progress))
+
+    def _write(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
 
 
 def line_of(progress: SearchProgress) -> str:

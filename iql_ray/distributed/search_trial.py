@@ -41,6 +41,8 @@ from iql_ray.policy import Policy
 
 HISTORY_FILE = "history.jsonl"
 CRITICS_FOLDER = "critics"
+NUM_CHECKPOINTS = 2
+"""The last ones that are kept: should one be damaged, the one before it is there."""
 
 Judge = Callable[[Policy, bool], dict[str, Any]]
 """From a policy, and whether it is its last, to what `summarize` says of its episodes or `fqe_summary` of its value."""
@@ -77,6 +79,7 @@ class TrialRun:
         config_io.save(plan.run.config, self.folder / run_folder.CONFIG_FILE)
         self.is_done = False
         self._score: float | None = None
+        self._messages: list[str] = []
         lines = run_folder.read_lines(self.folder / HISTORY_FILE)
         self._evaluations = {line["num_updates"]: line for line in lines if line["kind"] == "evaluation"}
         self._phase = self._critics_phase() if self._needs_critics() else self._policies_phase()
@@ -86,7 +89,8 @@ class TrialRun:
         """Train to the next stop, and do what is due there.
 
         Returns:
-            num_updates, phase, score (of its best configuration so far, None before any), num_members.
+            num_updates, phase, score (of its best configuration so far, None before any), num_members, messages
+            (everything that it has had to say so far).
         """
         if not self.is_done:
             self._phase.advance()
@@ -100,6 +104,7 @@ class TrialRun:
             "phase": "critics" if self._phase.learns == "critics" else "policies",
             "score": self._score,
             "num_members": self._phase.agent.population.num_policies,
+            "messages": list(self._messages),
         }
 
     def _needs_critics(self) -> bool:
@@ -118,7 +123,8 @@ class TrialRun:
         config = replace(run.config, num_updates=self._plan.critic_updates, inverse_temperatures=temperatures)
         config_io.save(config, folder / run_folder.CONFIG_FILE)
         plan = replace(run, config=config, run_folder=folder)
-        return Phase(plan, self._rows, "critics", self.folder, members=run.config.population.members())
+        members = run.config.population.members()
+        return Phase(plan, self._rows, "critics", self.folder, self._messages.append, members=members)
 
     def _policies_phase(self) -> Phase:
         plan = self._plan
@@ -128,7 +134,7 @@ class TrialRun:
         if plan.is_judged_on_the_way:
             interval = plan.run.config.eval_interval_updates
             stops |= set(range(interval, plan.run.config.num_updates, interval))
-        phase = Phase(plan.run, self._rows, learns, self.folder, tuple(stops), kept=plan.rungs)
+        phase = Phase(plan.run, self._rows, learns, self.folder, self._messages.append, tuple(stops), kept=plan.rungs)
         if is_extracted and phase.agent.update_count == 0:
             critics, _ = load_agent(plan.critics_from or self.folder / CRITICS_FOLDER)
             phase.agent.adopt(critics, critics_alone=True)
@@ -182,7 +188,8 @@ class Phase:
     Args:
         plan: whose folder holds the phase's checkpoints; it goes on from the newest one.
         history: the folder whose history gets its curves.
-        kept: updates whose checkpoints stay; of others only the last does.
+        warn: told of every checkpoint that was passed over because it is damaged.
+        kept: updates whose checkpoints stay; of others the last few do.
         members: whose curves are kept, where the phase has not all of their policies; the population's otherwise.
     """
 
@@ -192,6 +199,7 @@ class Phase:
         rows: Tensor | StreamedRows,
         learns: Learns,
         history: Path,
+        warn: Callable[[str], None],
         stops: Sequence[int] = (),
         kept: Sequence[int] = (),
         members: Sequence[Member] = (),
@@ -200,7 +208,7 @@ class Phase:
         self._plan, self._rows, self._history = plan, rows, history
         self.learns: Learns = learns
         self._kept = set(kept)
-        saved = checkpoint.load_newest(plan.run_folder, warn=lambda message: None)
+        saved = checkpoint.load_newest(plan.run_folder, warn)
         if saved is not None:  # members may have left before it was saved
             temperatures = tuple(saved.configuration["inverse_temperatures"])
             self._plan = replace(plan, config=replace(plan.config, inverse_temperatures=temperatures))
@@ -234,8 +242,9 @@ class Phase:
                 self._record()
             if is_due:
                 break
-        checkpoint.save(self._plan.run_folder, checkpoint_of(learner), learner.policy())
-        checkpoint.keep_only(self._plan.run_folder, self._kept | {agent.update_count})
+        folder = self._plan.run_folder
+        checkpoint.save(folder, checkpoint_of(learner), learner.policy())
+        checkpoint.keep_only(folder, {*self._kept, *run_folder.checkpoint_updates(folder)[-NUM_CHECKPOINTS:]})
 
     def keep(self, inverse_temperatures: Sequence[float]) -> None:
         """Go on with the members of these inverse temperatures alone."""

@@ -43,6 +43,8 @@ class SearchProgress:
     running: dict[str, dict[str, Any]]
     """By trial: what it last reported."""
     best_score: float | None
+    messages: tuple[str, ...]
+    """Everything that trials have had to say so far."""
 
 
 Show = Callable[[SearchProgress], None]
@@ -117,6 +119,7 @@ class Follower(tune.Callback):
         self._num_trials, self._num_before = num_trials, num_finished
         self._running: dict[str, dict[str, Any]] = {}
         self._best: float | None = None
+        self._messages: list[str] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune saves its callbacks with a state of its own, from which nothing is restored."""
@@ -135,6 +138,7 @@ class Follower(tune.Callback):
         spec = self._settings.read_spec(trial.config)
         self._record.follow(spec)
         self._running[spec.name] = result
+        self._messages += [message for message in result["messages"] if message not in self._messages]
         score = result.get("score")
         if score is not None:
             self._best = score if self._best is None else max(self._best, score)
@@ -157,5 +161,6 @@ class Follower(tune.Callback):
                 num_finished=self._num_before + len(self.finished),
                 running=dict(self._running),
                 best_score=self._best,
+                messages=tuple(self._messages),
             )
         )

@@ -87,7 +87,13 @@ def test_its_score_is_the_best_configurations_mean_over_seeds(plan: TrialPlan):
     state = trial.advance()
     scores = [each["result"]["return_mean"] for each in history(plan, "evaluation")[0]["members"]]
     means = [(scores[index] + scores[index + 3]) / 2 for index in range(3)]
-    assert state == {"num_updates": 10, "phase": "policies", "score": pytest.approx(max(means)), "num_members": 6}
+    assert state == {
+        "num_updates": 10,
+        "phase": "policies",
+        "score": pytest.approx(max(means)),
+        "num_members": 6,
+        "messages": [],
+    }
 
 
 class Crash(Exception):
@@ -123,6 +129,23 @@ def test_killed_anywhere_it_ends_as_if_undisturbed(plan: TrialPlan, tmp_path: Pa
         expected = checkpoint.load(other.run.run_folder, num_updates).tensors
         assert different(checkpoint.load(plan.run.run_folder, num_updates).tensors, expected) == []
     assert history(plan, "evaluation") == history(other, "evaluation")
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said_so(plan: TrialPlan, tmp_path: Path):
+    plan = replace(plan, run=replace(plan.run, config=replace(plan.run.config, checkpoint_interval_updates=5)))
+    other = replace(plan, run=replace(plan.run, run_folder=tmp_path / "trials" / "other"))
+    finished(trial_of(other))
+    trial = trial_of(plan)
+    while trial.state()["num_updates"] < 15:
+        trial.advance()
+    (run_folder.checkpoint_folder(plan.run.run_folder, 15) / "tensors.safetensors").unlink()
+    again = trial_of(plan)
+    assert again.state()["num_updates"] == 10
+    (message,) = again.state()["messages"]
+    assert "000000015" in message
+    finished(again)
+    expected = checkpoint.load(other.run.run_folder, 20).tensors
+    assert different(checkpoint.load(plan.run.run_folder, 20).tensors, expected) == []
 
 
 def test_what_is_over_is_not_done_again(plan: TrialPlan):
