@@ -6,7 +6,7 @@
     STORAGE/MEMBER/                 a member's own run: curves, configuration, its last checkpoint, its policy
 
 A member's run is what `iql-ray train` would have left: it can be evaluated, trained on, extracted from, registered.
-What trials write is sent from here, on one thread beside the search.
+What trials write is put down here, on one thread beside the search, and sent by another, for however many members.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from iql_ray.distributed.search_trainable import trial_folder
 from iql_ray.distributed.search_trial import HISTORY_FILE
 from iql_ray.distributed.train_config import TrainConfig
 from iql_ray.tracking.runs import FinalStatus, Pace, RunLogger
-from iql_ray.tracking.store import load_address
+from iql_ray.tracking.shipping import Shipper
+from iql_ray.tracking.store import HOLDER_TAG, load_address
 
 MEMBERS_FILE = "members.jsonl"
 PARENT_TAG = "mlflow.parentRunId"
@@ -57,6 +58,7 @@ class SearchRecord:
         self._config, self._manifest, self._tracking_uri = config, manifest, tracking_uri
         self._storage = Path(config.storage)
         self._members: dict[MemberKey, RunLogger] = {}
+        self._shipper = Shipper(MEMBER_PACE.ship_seconds)
         self._read_to: dict[str, int] = {}
         self._evaluated: dict[MemberKey, set[int]] = {}
         self._close_seconds, self._is_complete = CLOSE_SECONDS, True
@@ -171,7 +173,7 @@ class SearchRecord:
             tags={
                 **lineage_tags(self._manifest),
                 "environment": str(self._config.env),
-                "iql_ray.search": self.run_id,
+                HOLDER_TAG: self.run_id,
                 **(tags or {}),
             },
         )
@@ -191,7 +193,8 @@ class SearchRecord:
         return logger
 
     def _reopened(self, run_id: str) -> RunLogger:
-        return RunLogger.reopen(self._storage / run_id, tracking_uri=self._tracking_uri, pace=MEMBER_PACE)
+        folder = self._storage / run_id
+        return RunLogger.reopen(folder, tracking_uri=self._tracking_uri, pace=MEMBER_PACE, shipper=self._shipper)
 
     def _close(self, logger: RunLogger, status: FinalStatus) -> None:
         """A store that has not taken one run in time is not waited for as long with every other."""
@@ -212,8 +215,9 @@ class SearchRecord:
             experiment=self._config.experiment,
             tracking_uri=self._tracking_uri,
             run_name=f"{configuration.label}, seed {seed}",
-            tags={PARENT_TAG: self._parent_id(), "iql_ray.search": self.run_id, "iql_ray.trial": spec.name},
+            tags={PARENT_TAG: self._parent_id(), HOLDER_TAG: self.run_id, "iql_ray.trial": spec.name},
             pace=MEMBER_PACE,
+            shipper=self._shipper,
         )
         begin_record(logger, config, self._manifest)
         return logger

@@ -48,14 +48,21 @@ class RunLogger:
     """Logs one run; made by `start` or `reopen`. Its methods may be called from any thread."""
 
     def __init__(
-        self, folder: Path, address: RunAddress, spool: Spool, pace: Pace, wait_for: Callable[[], object] | None = None
+        self,
+        folder: Path,
+        address: RunAddress,
+        spool: Spool,
+        pace: Pace,
+        shipper: Shipper | None = None,
+        wait_for: Callable[[], object] | None = None,
     ) -> None:
         self.folder = folder
         self.run_id = address.run_id
         self._spool = spool
         self._lock = threading.Lock()
         self._logged_steps, num_samples = _logged_steps(spool)
-        self._shipper = Shipper(spool, address, pace.ship_seconds, wait_for)
+        self._shipper = shipper or Shipper(pace.ship_seconds)
+        self._shipment = self._shipper.add(spool, address, wait_for)
         self._sampler: system_metrics.SystemSampler | None = None
         if pace.sample_seconds:
             self._sampler = system_metrics.SystemSampler(self._record_sample, pace.sample_seconds, num_samples)
@@ -70,6 +77,7 @@ class RunLogger:
         run_name: str | None = None,
         tags: Mapping[str, Any] | None = None,
         pace: Pace | None = None,
+        shipper: Shipper | None = None,
     ) -> RunLogger:
         """Begin a run and its folder `storage/run_id`.
 
@@ -79,6 +87,8 @@ class RunLogger:
         Args:
             storage: the folder of all runs, created if need be.
             tracking_uri: the store; without, MLFLOW_TRACKING_URI, or the SQLite file in `storage`.
+            shipper: the thread that sends this run among others, whose file is then opened for every record alone; its
+                process holds the run that the tag HOLDER_TAG names for as long. Without: a thread of its own.
 
         Raises:
             ValueError: an unusable URI, or a store that answers and refuses.
@@ -92,26 +102,35 @@ class RunLogger:
             tags or {},
             wait_seconds=pace.start_wait_seconds,
         )
-        logger = cls(folder, address, Spool(folder), pace, wait_for=creation.exception)
+        spool = Spool(folder, is_kept_open=shipper is None)
+        logger = cls(folder, address, spool, pace, shipper, wait_for=creation.exception)
         logger.set_tags({RUN_ID_TAG: address.run_id, "iql_ray.run_folder": logger.folder})
         return logger
 
     @classmethod
-    def reopen(cls, folder: str | Path, *, tracking_uri: str | None = None, pace: Pace | None = None) -> RunLogger:
+    def reopen(
+        cls,
+        folder: str | Path,
+        *,
+        tracking_uri: str | None = None,
+        pace: Pace | None = None,
+        shipper: Shipper | None = None,
+    ) -> RunLogger:
         """Go on with a run that was interrupted: its MLflow run is RUNNING again, its curves go on.
 
         Args:
             folder: the run's folder.
             tracking_uri: another store than the run began with; it then gets the whole record.
+            shipper: as for `start`.
 
         Raises:
             ValueError: no run folder, or another process still logs to it.
         """
         folder = Path(os.path.abspath(folder))
         address = load_address(folder)
-        spool = Spool(folder)
+        spool = Spool(folder, is_kept_open=shipper is None)
         try:
-            logger = cls(folder, aim(folder, address, tracking_uri), spool, pace or Pace())
+            logger = cls(folder, aim(folder, address, tracking_uri), spool, pace or Pace(), shipper)
         except ValueError:
             spool.close()
             raise
@@ -231,7 +250,7 @@ class RunLogger:
         if self._sampler:
             self._sampler.close()
         self._spool.append("status", status=status)
-        all_sent = self._shipper.close(timeout_seconds)
+        all_sent = self._shipper.close(self._shipment, timeout_seconds)
         self._spool.close()
         return all_sent
 

@@ -1,6 +1,7 @@
-"""The thread that sends a run's spool while the run goes on, and waits while the store is away.
+"""The thread that sends runs' spools while the runs go on, and waits while the store is away.
 
-It sleeps between rounds and sends what has gathered, so that it takes little of the interpreter from the training.
+It sleeps between rounds and sends what has gathered, so that it takes little of the interpreter from the training. A
+run has one to itself; the members of a search share one, however many there are.
 """
 
 from __future__ import annotations
@@ -30,71 +31,109 @@ def connect(address: RunAddress, spool: Spool) -> RunSender:
     return RunSender(client, mlflow_run_id, spool)
 
 
-class Shipper:
-    """Sends a spool from a background thread until it is closed.
+class Shipment:
+    """One run's spool on its way; made by `Shipper.add`."""
 
-    Args:
-        spool: held by this process.
-        address: where to.
-        interval_seconds: the pause between two rounds.
-        wait_for: called first in the thread, for example to let an attempt to create the run finish.
-    """
-
-    def __init__(
-        self, spool: Spool, address: RunAddress, interval_seconds: float, wait_for: Callable[[], object] | None = None
-    ) -> None:
-        self._spool = spool
-        self._address = address
-        self._interval_seconds = interval_seconds
+    def __init__(self, spool: Spool, address: RunAddress, wait_for: Callable[[], object] | None) -> None:
+        self.spool, self.address = spool, address
+        self.is_closing = self.is_abandoned = False
+        self.is_over = threading.Event()
+        """Everything was sent after closing began."""
         self._wait_for = wait_for
-        self._wake = threading.Event()
-        self._is_closing = False
-        self._must_stop = False
-        self._thread = threading.Thread(target=self._work, name="iql-ray-tracking", daemon=True)
-        self._thread.start()
+        self._sender: RunSender | None = None
 
-    def close(self, timeout_seconds: float) -> bool:
-        """Send what is left, for at most `timeout_seconds`; whether all of it was sent."""
-        self._is_closing = True
-        self._wake.set()
-        self._thread.join(timeout_seconds)
-        self._must_stop = True
-        self._wake.set()
-        return not self._thread.is_alive()
+    def send(self) -> None:
+        """What has gathered.
 
-    def _work(self) -> None:
+        Raises:
+            Exception: the store is away.
+        """
         if self._wait_for:
             self._wait_for()
-        sender: RunSender | None = None
-        backoff_seconds = 0.0
-        while not self._must_stop:
-            is_last_round = self._is_closing
-            try:
-                sender = sender or connect(self._address, self._spool)
-                sender.send_waiting(lambda: self._must_stop)
-                backoff_seconds = self._report_return(backoff_seconds)
-            except Exception as error:
-                # Whatever it is, training goes on and the records wait in the spool.
-                backoff_seconds = self._report_outage(error, backoff_seconds)
-            else:
-                if is_last_round:
-                    return
-            self._pause(backoff_seconds)
+            self._wait_for = None
+        is_last = self.is_closing
+        self._sender = self._sender or connect(self.address, self.spool)
+        self._sender.send_waiting(lambda: self.is_abandoned)
+        if is_last and not self.is_abandoned:
+            self.is_over.set()
 
-    def _pause(self, backoff_seconds: float) -> None:
+
+class Shipper:
+    """Sends spools from one background thread, each until it is closed; the thread ends with the last of them.
+
+    Args:
+        interval_seconds: the pause between two rounds.
+    """
+
+    def __init__(self, interval_seconds: float) -> None:
+        self._interval_seconds = interval_seconds
+        self._backoff_seconds = 0.0
+        self._shipments: list[Shipment] = []
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+
+    def add(self, spool: Spool, address: RunAddress, wait_for: Callable[[], object] | None = None) -> Shipment:
+        """Begin to send a spool.
+
+        Args:
+            spool: held by this process.
+            address: where to.
+            wait_for: called first in the thread, for example to let an attempt to create the run finish.
+        """
+        shipment = Shipment(spool, address, wait_for)
+        with self._lock:
+            self._shipments.append(shipment)
+            if len(self._shipments) == 1:
+                threading.Thread(target=self._work, name="iql-ray-tracking", daemon=True).start()
+        return shipment
+
+    def close(self, shipment: Shipment, timeout_seconds: float) -> bool:
+        """Send what is left of it, for at most `timeout_seconds`; whether all of it was sent."""
+        shipment.is_closing = True
+        self._wake.set()
+        is_sent = shipment.is_over.wait(timeout_seconds)
+        shipment.is_abandoned = True
+        self._wake.set()
+        return is_sent
+
+    def _work(self) -> None:
+        while waiting := self._waiting():
+            for shipment in waiting:
+                if not self._send(shipment) or self._wake.is_set():
+                    break  # the store is away, or somebody waits for one that may be far behind
+            self._pause(any(shipment.is_closing for shipment in waiting))
+
+    def _waiting(self) -> list[Shipment]:
+        """Those that are not over, the ones that somebody waits for first; none left ends the thread."""
+        with self._lock:
+            self._shipments = [each for each in self._shipments if not (each.is_over.is_set() or each.is_abandoned)]
+            return sorted(self._shipments, key=lambda shipment: not shipment.is_closing)
+
+    def _send(self, shipment: Shipment) -> bool:
+        """Whether the store took it; one that it did not take stands behind the others from then on."""
+        try:
+            shipment.send()
+        except Exception as error:
+            # Whatever it is, training goes on and the records wait in the spool.
+            self._report_outage(error, shipment)
+            with self._lock:
+                self._shipments.remove(shipment)
+                self._shipments.append(shipment)
+            return False
+        if self._backoff_seconds:
+            logger.info("tracking store %s takes records again", shipment.address.tracking_uri)
+        self._backoff_seconds = 0.0
+        return True
+
+    def _pause(self, is_waited_for: bool) -> None:
         """Wait for the next round; closing cuts the wait short."""
-        seconds = backoff_seconds or self._interval_seconds
-        self._wake.wait(min(seconds, 1.0) if self._is_closing else seconds)
+        seconds = self._backoff_seconds or self._interval_seconds
+        self._wake.wait(min(seconds, 1.0) if is_waited_for else seconds)
         self._wake.clear()
 
-    def _report_outage(self, error: Exception, backoff_seconds: float) -> float:
-        if not backoff_seconds:
+    def _report_outage(self, error: Exception, shipment: Shipment) -> None:
+        if not self._backoff_seconds:
             reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
-            store, folder = self._address.tracking_uri, self._spool.folder
+            store, folder = shipment.address.tracking_uri, shipment.spool.folder
             logger.warning("tracking store %s takes no records (%s); they wait in %s", store, reason, folder)
-        return min(MAX_BACKOFF_SECONDS, max(1.0, 2 * backoff_seconds))
-
-    def _report_return(self, backoff_seconds: float) -> float:
-        if backoff_seconds:
-            logger.info("tracking store %s takes records again", self._address.tracking_uri)
-        return 0.0
+        self._backoff_seconds = min(MAX_BACKOFF_SECONDS, max(1.0, 2 * self._backoff_seconds))

@@ -15,6 +15,8 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -45,23 +47,28 @@ class Spool:
     Args:
         folder: the run's folder; it must exist.
         wait_seconds: how long to wait for another process to let go (a killed one takes a moment to vanish).
+        is_kept_open: the file stays open, and locked; otherwise it is opened for every record, and whoever has hundreds
+            of them sees to it that nobody else writes.
 
     Raises:
         ValueError: the folder does not exist, or another process still holds the spool.
     """
 
-    def __init__(self, folder: Path, wait_seconds: float = 10.0) -> None:
+    def __init__(self, folder: Path, wait_seconds: float = 10.0, is_kept_open: bool = True) -> None:
         if not folder.is_dir():
             raise ValueError(f"run folder {folder} does not exist; check the run id and --storage")
         self.folder = folder
         self._append_lock = threading.Lock()
-        self._file = (folder / SPOOL_FILE).open("ab", buffering=0)
+        self._file: IO[bytes] | None = self._open()
         try:
             _lock(self._file, wait_seconds)
         except BaseException:
             self._file.close()
             raise
         _cut_torn_line(folder / SPOOL_FILE)
+        if not is_kept_open:
+            self._file.close()
+            self._file = None
 
     def append(self, kind: str, **fields: Any) -> None:
         """Write one record through to the operating system; safe from any thread.
@@ -71,10 +78,10 @@ class Spool:
         """
         fields = {"kind": kind, "time": int(time.time() * 1000), **fields}
         line = (json.dumps(fields, separators=(",", ":")) + "\n").encode()
-        with self._append_lock:
-            size = os.fstat(self._file.fileno()).st_size
-            if self._file.write(line) != len(line):
-                self._file.truncate(size)
+        with self._append_lock, self._opened() as file:
+            size = os.fstat(file.fileno()).st_size
+            if file.write(line) != len(line):
+                file.truncate(size)
                 raise OSError(f"{self.folder / SPOOL_FILE} takes no more data; is the disk full?")
 
     def read(self, start: int = 0, limit: int | None = None) -> list[SpooledRecord]:
@@ -96,7 +103,19 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the spool."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+
+    def _open(self) -> IO[bytes]:
+        return (self.folder / SPOOL_FILE).open("ab", buffering=0)
+
+    @contextmanager
+    def _opened(self) -> Iterator[IO[bytes]]:
+        if self._file is not None:
+            yield self._file
+            return
+        with self._open() as file:
+            yield file
 
 
 def read_records(folder: Path, start: int = 0, limit: int | None = None) -> list[SpooledRecord]:

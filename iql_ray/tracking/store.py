@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ADDRESS_FILE = "tracking.json"
 RUN_ID_TAG = "iql_ray.run_id"
+HOLDER_TAG = "iql_ray.search"
+"""Names the search that a run is a member of: its process writes for all its members, and holds its own run alone."""
 SQLITE_PREFIX = "sqlite:///"
 LOCK_SUFFIX = ".lock"
 SERVER_SCHEMES = ("http", "https", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")

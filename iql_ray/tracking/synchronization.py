@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from iql_ray.tracking.reaching import StoreUnavailableError
 from iql_ray.tracking.shipping import connect
 from iql_ray.tracking.spool import Spool, count_rejected, count_waiting
 from iql_ray.tracking.starting import aim
-from iql_ray.tracking.store import load_address
+from iql_ray.tracking.store import HOLDER_TAG, RunAddress, load_address
 
 
 def synchronize(folder: Path, tracking_uri: str | None = None, wait_seconds: float = 0.0) -> dict[str, Any]:
@@ -29,9 +30,18 @@ def synchronize(folder: Path, tracking_uri: str | None = None, wait_seconds: flo
         StoreUnavailableError: the store is away; what it has not taken waits in the spool.
     """
     address = load_address(folder)
-    spool = Spool(folder, wait_seconds)
+    with ExitStack() as held:
+        holder = folder.parent / address.tags.get(HOLDER_TAG, address.run_id)
+        if holder != folder and holder.is_dir():  # while a search goes on, it holds its own spool for all its members
+            held.callback(Spool(holder, wait_seconds).close)
+        spool = Spool(folder, wait_seconds)
+        held.callback(spool.close)
+        return _send(spool, aim(folder, address, tracking_uri))
+
+
+def _send(spool: Spool, address: RunAddress) -> dict[str, Any]:
+    folder = spool.folder
     try:
-        address = aim(folder, address, tracking_uri)
         sender = connect(address, spool)
         num_sent = sender.send_waiting()
     except ValueError:
@@ -40,8 +50,6 @@ def synchronize(folder: Path, tracking_uri: str | None = None, wait_seconds: flo
         waiting = f"{count_waiting(folder)} of run {address.run_id} wait in {folder}"
         store = redacted(address.tracking_uri)
         raise StoreUnavailableError(f"tracking store {store} takes no records; {waiting}") from error
-    finally:
-        spool.close()
     return {
         "run_id": address.run_id,
         "tracking_uri": redacted(address.tracking_uri),

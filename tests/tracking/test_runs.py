@@ -279,8 +279,8 @@ def test_a_run_that_another_process_holds_is_not_synchronized(storage):
 
 def let_go_like_a_kill(logger: RunLogger) -> None:
     """What kill -9 leaves: no status, the lock gone, an unfinished line."""
-    logger._shipper._must_stop = True
-    logger._shipper.close(10.0)
+    logger._shipment.is_abandoned = True
+    logger._shipper.close(logger._shipment, 0.0)
     logger._spool.close()
     with (logger.folder / "spool.jsonl").open("a") as file:
         file.write('{"kind":"metrics","ti')
