@@ -106,6 +106,8 @@ def resolved(checked: CheckedSearch) -> tuple[SearchConfig, str]:
     limit = config.memory_limit or default_memory_limit(checked.run.config, device, ray.nodes())
     slots = num_slots(config, device, ray.cluster_resources())
     members = members_per_trial(config, device, slots)
+    if config.scheduler == "pbt" and config.compile == "auto":  # every change of settings would compile anew
+        config = replace(config, compile="on" if config.precision == "bf16" else "off")
     compiled = resolved_compile(train_config(config), device)
     return replace(config, memory_limit=limit, members_per_trial=members, device=device, compile=compiled), device
 

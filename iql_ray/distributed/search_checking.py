@@ -45,6 +45,11 @@ def check_search(asked: SearchConfig) -> CheckedSearch:
         critics_from = run_folder.find_run(asked.storage, asked.critics_from)
         asked = replace(_with_critics_of(asked, critics_from), critics_from=str(critics_from))
     specs = planned_trials(asked, members_per_trial=1) if asked.search != "optuna" else _corners(asked)
+    if asked.scheduler == "pbt" and len(specs) < 2:
+        raise ValueError(
+            f"scheduler = pbt over {len(specs)} trial: it takes two to take one over; give several --expectiles, "
+            "--inverse-temperatures or values to --vary, or more --num-samples"
+        )
     checked = {spec.varied: spec for spec in specs}
     run = check_settings(trial_config(asked, next(iter(checked.values()))))
     for spec in list(checked.values())[1:]:  # the environment is the same for all

@@ -11,6 +11,10 @@ from iql_ray.distributed.train_config import EvaluationMethod, TrainConfig
 
 VARIED_GROUPS = ("agent.", "transforms.")
 VARIED_FIELDS = ("batch_size", "top_episode_share")
+CHANGEABLE = (
+    "agent.discount", "agent.target_update_rate", "agent.learning_rate", "agent.dropout_rate", "agent.policy_schedule",
+)  # fmt: skip
+"""Varied settings that an agent can go on with in the middle of a run."""
 OWN_AXES = {
     "agent.expectile": "--expectiles",
     "agent.inverse_temperature": "--inverse-temperatures",
@@ -65,13 +69,17 @@ class SearchConfig(TrainConfig):
     """Updates of the policies that are extracted after; default: half of num_updates."""
     critics_from: str | None = None
     """Run id or folder whose critics policies are extracted from, instead of learning any; see iql-ray extract."""
-    scheduler: Literal["none", "asha"] = "none"
+    scheduler: Literal["none", "asha", "pbt"] = "none"
     """asha: at growing numbers of updates, configurations whose score is not among the best 1 / reduction_factor of
-    those that got there leave their population, and the others go on faster (Li et al. 2020)."""
+    those that got there leave their population, and the others go on faster (Li et al. 2020). pbt: a trial is one
+    configuration with all its seeds; now and then the worst quarter takes the agents of the best over and goes on from
+    there with settings near theirs (Jaderberg et al. 2017): what it finds is a schedule, not one configuration."""
     reduction_factor: int = 3
     """Of asha; updates of a rung grow, and configurations that pass it shrink, by this factor."""
     first_rung_updates: int | None = None
     """Updates before asha first stops any; default: num_updates / reduction_factor^2."""
+    perturbation_interval_updates: int | None = None
+    """Of pbt, updates between two such changes; default: a tenth of num_updates."""
     num_final_episodes: int = 50
     """Episodes by which a member is ranked after its last update, others than those along its way."""
     score: Literal["return", "discounted-return"] = "return"
@@ -88,7 +96,7 @@ class SearchConfig(TrainConfig):
                 "see --max-concurrent-trials"
             )
         for name in ("num_samples", "members_per_trial", "max_concurrent_trials", "extract_updates",
-                     "first_rung_updates", "num_final_episodes"):  # fmt: skip
+                     "first_rung_updates", "perturbation_interval_updates", "num_final_episodes"):  # fmt: skip
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} = {value}: expected 1 or more")
         if self.reduction_factor < 2:
@@ -99,6 +107,8 @@ class SearchConfig(TrainConfig):
             raise ValueError(f"critics = {', '.join(self.critics)}: a search has one kind of critic; use --critic")
         self._check_axes()
         self._check_extraction()
+        if self.scheduler == "pbt":
+            self._check_changes()
         if self.eval_method == "none":
             raise ValueError("eval_method = none: a search ranks by evaluation; use rollouts with --env, or fqe")
 
@@ -122,7 +132,7 @@ class SearchConfig(TrainConfig):
     @property
     def rungs(self) -> tuple[int, ...]:
         """Numbers of updates after which asha decides, ascending, all before the last."""
-        if self.scheduler == "none":
+        if self.scheduler != "asha":
             return ()
         first = -(-self.num_updates // self.reduction_factor**2)  # rounded up: the last rung is not just before the end
         rung, rungs = self.first_rung_updates or first, []
@@ -130,6 +140,37 @@ class SearchConfig(TrainConfig):
             rungs.append(rung)
             rung *= self.reduction_factor
         return tuple(rungs)
+
+    @property
+    def perturbation_interval(self) -> int:
+        """Updates between two changes of pbt."""
+        return self.perturbation_interval_updates or -(-self.num_updates // 10)
+
+    @property
+    def generations(self) -> tuple[int, ...]:
+        """Numbers of updates after which pbt changes settings, ascending, all before the last."""
+        if self.scheduler != "pbt":
+            return ()
+        return tuple(range(self.perturbation_interval, self.num_updates, self.perturbation_interval))
+
+    def _check_changes(self) -> None:
+        """What pbt cannot do."""
+        fixed = [path for path in self.axes if path not in CHANGEABLE]
+        if fixed:
+            raise ValueError(
+                f"scheduler = pbt with vary {fixed[0]}: an agent cannot go on with another {fixed[0]} in the middle of "
+                f"a run; pbt varies the expectile, the inverse temperature, {', '.join(CHANGEABLE)}. Use "
+                "--scheduler asha, or leave it out of --vary"
+            )
+        if self.search == "optuna":
+            raise ValueError("scheduler = pbt with search = optuna: both choose settings; use --search grid or random")
+        if self.extract == "after" or self.critics_from is not None:
+            raise ValueError("scheduler = pbt: what it changes is learned side by side; leave --extract after out")
+        if not self.generations:
+            raise ValueError(
+                f"perturbation_interval_updates = {self.perturbation_interval}: expected fewer than num_updates = "
+                f"{self.num_updates}, or pbt never changes anything"
+            )
 
     def _check_axes(self) -> None:
         axes = self.axes

@@ -5,6 +5,7 @@ seeds 0 1   expectiles .7 .9   inverse temperatures 1 3 10       12 members, 4 c
  6 a trial  [0: .7 .9] [1: .7 .9]                                a seed each
  3 a trial  [0: .7] [0: .9] [1: .7] [1: .9]                      a critic each, with all its policies
  asha       [0 1: .7] [0 1: .9]                                  an expectile each, with all its seeds
+ pbt        one configuration each, with all its seeds           six trials
 """
 
 from __future__ import annotations
@@ -142,30 +143,33 @@ def member_config(config: SearchConfig, configuration: Configuration, seed: int)
 
 
 def sampled_axes(config: SearchConfig) -> dict[str, Axis]:
-    """What a sample is drawn from: the expectile, and every varied setting."""
-    expectiles = config.expectiles or (config.agent.expectile,)
+    """What a sample is drawn from: the expectile, every varied setting, and of pbt the inverse temperature too."""
+    expectiles: Axis = config.expectiles or (config.agent.expectile,)
     if config.expectile_range is not None:
-        return {"expectile": Range(low=config.expectile_range[0], high=config.expectile_range[1]), **config.axes}
-    return {"expectile": expectiles, **config.axes}
+        expectiles = Range(low=config.expectile_range[0], high=config.expectile_range[1])
+    temperatures = {"inverse_temperature": config.population.inverse_temperatures}
+    return {"expectile": expectiles, **(temperatures if config.scheduler == "pbt" else {}), **config.axes}
 
 
 def sampled_spec(config: SearchConfig, sample: Mapping[str, Any]) -> TrialSpec:
-    """The trial of one sample: all seeds and inverse temperatures hang on its expectile."""
+    """The trial of one sample: all seeds, and unless it was sampled all inverse temperatures, hang on its expectile."""
     axes = sampled_axes(config)
-    rounded = {name: _rounded(value) if isinstance(axes[name], Range) else value for name, value in sample.items()}
+    settings = {name: rounded(value) if isinstance(axes[name], Range) else value for name, value in sample.items()}
+    temperature = settings.pop("inverse_temperature", None)
     return TrialSpec(
         seeds=config.population.seeds,
-        expectiles=(rounded.pop("expectile"),),
-        inverse_temperatures=config.population.inverse_temperatures,
-        varied=tuple(sorted(rounded.items())),
+        expectiles=(settings.pop("expectile"),),
+        inverse_temperatures=config.population.inverse_temperatures if temperature is None else (temperature,),
+        varied=tuple(sorted(settings.items())),
     )
 
 
 def _sample(config: SearchConfig, generator: random.Random) -> TrialSpec:
-    return sampled_spec(config, {name: _draw(axis, generator) for name, axis in sampled_axes(config).items()})
+    return sampled_spec(config, {name: draw(axis, generator) for name, axis in sampled_axes(config).items()})
 
 
-def _draw(axis: Axis, generator: random.Random) -> Any:
+def draw(axis: Axis, generator: random.Random) -> Any:
+    """One value by chance."""
     if not isinstance(axis, Range):
         return generator.choice(axis)
     if axis.is_logarithmic:
@@ -173,7 +177,8 @@ def _draw(axis: Axis, generator: random.Random) -> Any:
     return generator.uniform(axis.low, axis.high)
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
+    """To the significant digits of a sampled number."""
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
@@ -188,6 +193,9 @@ def _packed(config: SearchConfig, members: int) -> list[TrialSpec]:
     """The grid of seeds and expectiles in trials of about so many members, each with all inverse temperatures."""
     population = config.population
     seeds, expectiles, temperatures = population.seeds, population.expectiles, population.inverse_temperatures
+    if config.scheduler == "pbt":
+        pairs = itertools.product(expectiles, temperatures)
+        return [TrialSpec(seeds=seeds, expectiles=(one,), inverse_temperatures=(other,)) for one, other in pairs]
     num_critics = max(1, members // len(temperatures))
     if config.scheduler == "asha":  # a configuration is judged over its seeds, and leaves with all of them
         groups = [(seeds, (expectile,)) for expectile in expectiles]

@@ -29,9 +29,11 @@ from iql_ray.distributed.monitor import evaluation_metrics
 from iql_ray.distributed.recording import begin_record
 from iql_ray.distributed.search_config import SearchConfig
 from iql_ray.distributed.search_plan import MemberKey, TrialSpec, member_config, member_key, member_keys
+from iql_ray.distributed.search_schedules import lineage_of
 from iql_ray.distributed.search_trainable import trial_folder
 from iql_ray.distributed.search_trial import HISTORY_FILE
 from iql_ray.distributed.train_config import TrainConfig
+from iql_ray.evaluation import schedules
 from iql_ray.tracking.runs import FinalStatus, Pace, RunLogger
 from iql_ray.tracking.shipping import Shipper
 from iql_ray.tracking.store import HOLDER_TAG, load_address
@@ -42,6 +44,8 @@ PARENT_TAG = "mlflow.parentRunId"
 MEMBER_PACE = Pace(sample_seconds=None)
 """The machine's load is in the search's own run, not in every member's."""
 CLOSE_SECONDS, IMPATIENT_SECONDS = 60.0, 1.0
+SCHEDULE_FILE = "schedule.json"
+"""In the run of a member whose settings changed."""
 FINISHED_LINE, STARTED_LINE = "finished", "started"
 
 
@@ -130,6 +134,9 @@ class SearchRecord:
         num_updates = line["num_updates"]
         if line["kind"] == "evaluation":
             result = {"num_updates": num_updates, **of_member["result"]}
+            settings = line.get("settings", {})  # that led there, where they change
+            numbers = {name: each for name, each in settings.items() if isinstance(each, int | float)}
+            logger.log_metrics(num_updates, {f"settings/{name}": float(each) for name, each in numbers.items()})
             logger.log_metrics(num_updates, evaluation_metrics(result))
             if num_updates not in evaluated:
                 run_folder.append_evaluation(logger.folder, result)
@@ -147,12 +154,27 @@ class SearchRecord:
             if last_update not in stood:  # members that were stopped stand elsewhere than the others
                 stood[last_update] = load_trained(trial_folder(self.folder, spec), last_update)
             config = config_io.load(TrainConfig, logger.folder / run_folder.CONFIG_FILE)
+            if self._config.scheduler == "pbt":
+                config = self._note_schedule(spec, logger, config)
             stood[last_update].save_alone(logger.folder, config)
             self._log_model(logger, result)
             self._close(logger, "FINISHED")
             del self._members[key]
             self._note(key, logger.run_id, FINISHED_LINE)
             self._finished.add(key)
+
+    def _note_schedule(self, spec: TrialSpec, logger: RunLogger, config: TrainConfig) -> TrainConfig:
+        """The member's run says that its settings changed, and has the last ones from here on."""
+        stretches = lineage_of(self._config, self.folder, spec)
+        logger.set_tags({"iql_ray.schedule": schedules.in_words(stretches)})
+        config_io.write_json({"schedule": schedules.to_json(stretches)}, logger.folder / SCHEDULE_FILE)
+        logger.log_artifact(SCHEDULE_FILE)
+        last = stretches[-1].settings
+        agent = {name if "." in name else f"agent.{name}": value for name, value in last.items()}
+        config = config_io.override(config, agent)
+        config_io.save(config, logger.folder / run_folder.CONFIG_FILE)
+        logger.log_artifact(run_folder.CONFIG_FILE)
+        return config
 
     def _last_result(self, key: MemberKey) -> dict[str, Any]:
         evaluations = run_folder.read_evaluations(self._storage / self.member_runs[key])
@@ -210,11 +232,12 @@ class SearchRecord:
             tracking_uri=None,
             register_as=None,
         )
+        began = "began with " if self._config.scheduler == "pbt" else ""
         logger = RunLogger.start(
             storage=self._config.storage,
             experiment=self._config.experiment,
             tracking_uri=self._tracking_uri,
-            run_name=f"{configuration.label}, seed {seed}",
+            run_name=f"{began}{configuration.label}, seed {seed}",
             tags={PARENT_TAG: self._parent_id(), HOLDER_TAG: self.run_id, "iql_ray.trial": spec.name},
             pace=MEMBER_PACE,
             shipper=self._shipper,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +18,9 @@ from iql_ray.data.transforms import Transforms
 from iql_ray.distributed.learner import RunPlan
 from iql_ray.distributed.rollout_workers import RolloutWorker
 from iql_ray.distributed.search_config import SearchConfig
+from iql_ray.distributed.search_generations import first_settings
 from iql_ray.distributed.search_plan import TrialSpec, Varied, data_key, trial_config
-from iql_ray.distributed.search_trial import Judge, TrialPlan, TrialRun
+from iql_ray.distributed.search_trial import TRIALS_FOLDER, Judge, TrialPlan, TrialRun
 from iql_ray.distributed.shards import learner_rows
 from iql_ray.evaluation.episodes import split_into_groups
 from iql_ray.evaluation.fqe import fitted_evaluation
@@ -26,7 +29,6 @@ from iql_ray.experience import Spaces
 from iql_ray.policy import Policy
 from iql_ray.seeding import child_seed
 
-TRIALS_FOLDER = "trials"
 SPEC_KEY = "trial"
 """In Tune's configuration of a trial, where its members are listed and not sampled."""
 
@@ -85,6 +87,8 @@ def trial_plan(settings: TrialSettings, spec: TrialSpec) -> TrialPlan:
         critic_updates=config.num_updates if is_after and settings.critics_from is None else None,
         critics_from=settings.critics_from,
         rungs=config.rungs,
+        generations=config.generations,
+        setting_names=tuple(first_settings(spec)) if config.generations else (),
         reduction_factor=config.reduction_factor,
         is_judged_on_the_way=config.evaluation_method == "rollouts",
     )
@@ -151,6 +155,7 @@ class TrialTrainable(tune.Trainable):
         assert settings is not None
         torch.set_num_threads(settings.config.cpus_per_learner)
         torch.set_flush_denormal(True)
+        logging.getLogger("ray.tune").setLevel(logging.WARNING)  # of pbt it tells every pause
         self._settings = settings
         self._judge = judge_of(settings.config)
         self._lock = FolderLock()
@@ -160,9 +165,27 @@ class TrialTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         assert self._trial is not None
         state = self._trial.advance()
-        while self._settings.config.search == "optuna" and state["score"] is None and not self._trial.is_done:
-            state = self._trial.advance()  # Optuna takes no report without a score
+        while not (self._trial.is_done or self._is_heard(state)):
+            state = self._trial.advance()
+        if self._trial.is_waiting:
+            self._lock.release()  # another process may go on with it
+            state["score"] = state["score"] if math.isfinite(state["score"]) else -math.inf  # the worst, not unknown
         return {**state, "done": self._trial.is_done}
+
+    def _is_heard(self, state: Mapping[str, Any]) -> bool:
+        """Whether Tune is to know: Optuna takes no report without a score, and pbt decides where all wait for it."""
+        assert self._trial is not None
+        if self._settings.config.scheduler == "pbt":
+            return self._trial.is_waiting
+        return self._settings.config.search != "optuna" or state["score"] is not None
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """Nothing: the trial's folder has it. Tune's pbt takes over only what has been saved through it."""
+        assert self._trial is not None
+        return {"num_updates": self._trial.state()["num_updates"]}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing: where the trial stands was read from its folder when it began."""
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The next trial in this process: it has imported everything, and holds its environments."""

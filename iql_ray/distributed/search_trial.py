@@ -36,13 +36,19 @@ from iql_ray.distributed.learner import (
     freeze_collector,
 )
 from iql_ray.distributed.members import load_agent
+from iql_ray.distributed.search_generations import read_generation, settings_of, with_settings
 from iql_ray.distributed.search_rungs import rung_file, who_goes_on
+from iql_ray.distributed.train_config import TrainConfig
+from iql_ray.evaluation.schedules import Change
 from iql_ray.policy import Policy
 
+TRIALS_FOLDER = "trials"
 HISTORY_FILE = "history.jsonl"
 CRITICS_FOLDER = "critics"
 NUM_CHECKPOINTS = 2
 """The last ones that are kept: should one be damaged, the one before it is there."""
+NUM_GENERATIONS = 2
+"""Whose checkpoints are kept: the one that others may still take over, and the one before."""
 
 Judge = Callable[[Policy, bool], dict[str, Any]]
 """From a policy, and whether it is its last, to what `summarize` says of its episodes or `fqe_summary` of its value."""
@@ -60,7 +66,12 @@ class TrialPlan:
     critics_from: Path | None = None
     """The run whose critics policies are extracted from."""
     rungs: tuple[int, ...] = ()
+    """Updates after which members may leave."""
     reduction_factor: int = 3
+    generations: tuple[int, ...] = ()
+    """Updates after which settings may change; the trial is then one configuration."""
+    setting_names: tuple[str, ...] = ()
+    """Of that configuration, where they may change."""
     is_judged_on_the_way: bool = True
 
 
@@ -92,10 +103,18 @@ class TrialRun:
             num_updates, phase, score (of its best configuration so far, None before any), num_members, messages
             (everything that it has had to say so far).
         """
-        if not self.is_done:
+        if not self.is_done and not self.is_waiting:
+            if self._change() is not None:
+                self._phase = self._policies_phase()
             self._phase.advance()
             self._settle()
         return self.state()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is to be decided whether its settings change here."""
+        count, plan = self._phase.agent.update_count, self._plan
+        return count in plan.generations and read_generation(plan.search_folder, count) is None
 
     def state(self) -> dict[str, Any]:
         """As `advance` returns it."""
@@ -118,27 +137,63 @@ class TrialRun:
         """Without policies to keep: one inverse temperature, which no critic depends on."""
         folder, run = self.folder / CRITICS_FOLDER, self._plan.run
         folder.mkdir(exist_ok=True)
+        saved = checkpoint.load_newest(folder, self._messages.append)
         assert self._plan.critic_updates is not None
         temperatures = run.config.population.inverse_temperatures[:1]
         config = replace(run.config, num_updates=self._plan.critic_updates, inverse_temperatures=temperatures)
         config_io.save(config, folder / run_folder.CONFIG_FILE)
         plan = replace(run, config=config, run_folder=folder)
         members = run.config.population.members()
-        return Phase(plan, self._rows, "critics", self.folder, self._messages.append, members=members)
+        return Phase(plan, self._rows, "critics", self.folder, saved, members=members)
 
     def _policies_phase(self) -> Phase:
         plan = self._plan
         is_extracted = plan.critic_updates is not None or plan.critics_from is not None
         learns: Learns = "policies" if is_extracted else "everything"
         stops = set(plan.rungs)
-        if plan.is_judged_on_the_way:
+        if plan.generations:
+            stops |= set(plan.generations)
+        elif plan.is_judged_on_the_way:
             interval = plan.run.config.eval_interval_updates
             stops |= set(range(interval, plan.run.config.num_updates, interval))
-        phase = Phase(plan.run, self._rows, learns, self.folder, self._messages.append, tuple(stops), kept=plan.rungs)
+        run, saved = self._where_it_stands()
+        kept = (*plan.rungs, *plan.generations)
+        members, num_kept = (), None
+        if plan.generations:  # others may take this one over as it was, until all are at the next generation
+            members, num_kept = plan.run.config.population.members(), NUM_GENERATIONS
+        phase = Phase(run, self._rows, learns, self.folder, saved, tuple(stops), kept, members, num_kept)
         if is_extracted and phase.agent.update_count == 0:
             critics, _ = load_agent(plan.critics_from or self.folder / CRITICS_FOLDER)
             phase.agent.adopt(critics, critics_alone=True)
         return phase
+
+    def _where_it_stands(self) -> tuple[RunPlan, checkpoint.Checkpoint | None]:
+        """The newest checkpoint, and the plan as it is there: members may have left, or settings have changed.
+
+        Where it is to take another trial over: that one's checkpoint, and the settings to go on with.
+        """
+        plan, run = self._plan, self._plan.run
+        saved = checkpoint.load_newest(self.folder, self._messages.append)
+        if saved is None:
+            return run, None
+        change = self._change(saved.update_count)
+        if change is not None:
+            config = with_settings(run.config, change.settings)
+            saved = checkpoint.load(self.folder.with_name(change.source), saved.update_count)
+            saved = replace(saved, configuration=config_io.to_dict(config))
+        elif plan.generations:
+            before = config_io.from_dict(TrainConfig, saved.configuration)
+            config = with_settings(run.config, settings_of(before, plan.setting_names))
+        else:
+            config = replace(run.config, inverse_temperatures=tuple(saved.configuration["inverse_temperatures"]))
+        return replace(run, config=config), saved
+
+    def _change(self, num_updates: int | None = None) -> Change | None:
+        """Of its settings after so many updates, or where it stands."""
+        count = self._phase.agent.update_count if num_updates is None else num_updates
+        if count not in self._plan.generations:
+            return None
+        return (read_generation(self._plan.search_folder, count) or {}).get(self.folder.name)
 
     def _settle(self) -> None:
         """Do what is due where the trial stands: judge its members, let some leave, go on to the next phase."""
@@ -172,11 +227,14 @@ class TrialRun:
         agent = self._phase.agent
         if agent.update_count in self._evaluations:
             return self._evaluations[agent.update_count]
-        members = []
-        for index, member in enumerate(agent.population.members()):
-            policy = export_policy(agent.policy_weights(index), agent.spaces, self._plan.run.transforms)
+        members, plan = [], self._plan
+        named = plan.run.config.population if plan.generations else agent.population  # by what they began with
+        for index, member in enumerate(named.members()):
+            policy = export_policy(agent.policy_weights(index), agent.spaces, plan.run.transforms)
             members.append({**_named(member), "result": self._judge(policy, is_final)})
         line = {"kind": "evaluation", "num_updates": agent.update_count, "is_final": is_final, "members": members}
+        if plan.generations:
+            line["settings"] = settings_of(self._phase.config, plan.setting_names)
         run_folder.append_line(self.folder / HISTORY_FILE, line)
         self._evaluations[agent.update_count] = line
         return line
@@ -186,10 +244,10 @@ class Phase:
     """A population, what of it is learned, and the updates where it stops: at `stops`, at checkpoints and at the end.
 
     Args:
-        plan: whose folder holds the phase's checkpoints; it goes on from the newest one.
+        plan: whose folder holds the phase's checkpoints.
         history: the folder whose history gets its curves.
-        warn: told of every checkpoint that was passed over because it is damaged.
-        kept: updates whose checkpoints stay; of others the last few do.
+        saved: the checkpoint that it goes on from.
+        kept: updates whose checkpoints stay, all of them or the last `num_kept`; of others the last few do.
         members: whose curves are kept, where the phase has not all of their policies; the population's otherwise.
     """
 
@@ -199,19 +257,16 @@ class Phase:
         rows: Tensor | StreamedRows,
         learns: Learns,
         history: Path,
-        warn: Callable[[str], None],
+        saved: checkpoint.Checkpoint | None,
         stops: Sequence[int] = (),
         kept: Sequence[int] = (),
         members: Sequence[Member] = (),
+        num_kept: int | None = None,
     ) -> None:
         self._members = members
         self._plan, self._rows, self._history = plan, rows, history
         self.learns: Learns = learns
-        self._kept = set(kept)
-        saved = checkpoint.load_newest(plan.run_folder, warn)
-        if saved is not None:  # members may have left before it was saved
-            temperatures = tuple(saved.configuration["inverse_temperatures"])
-            self._plan = replace(plan, config=replace(plan.config, inverse_temperatures=temperatures))
+        self._kept, self._num_kept = sorted(kept), num_kept or len(kept)
         self._learner = Learner(self._plan, rows, 0, None, learns)
         if saved is not None:
             self._learner.restore(saved)
@@ -224,6 +279,11 @@ class Phase:
     @property
     def agent(self) -> IQLAgent:
         return self._learner.agent
+
+    @property
+    def config(self) -> TrainConfig:
+        """As it is now."""
+        return self._plan.config
 
     @property
     def is_over(self) -> bool:
@@ -244,7 +304,8 @@ class Phase:
                 break
         folder = self._plan.run_folder
         checkpoint.save(folder, checkpoint_of(learner), learner.policy())
-        checkpoint.keep_only(folder, {*self._kept, *run_folder.checkpoint_updates(folder)[-NUM_CHECKPOINTS:]})
+        kept = [each for each in self._kept if each <= agent.update_count][-self._num_kept :]
+        checkpoint.keep_only(folder, {*kept, *run_folder.checkpoint_updates(folder)[-NUM_CHECKPOINTS:]})
 
     def keep(self, inverse_temperatures: Sequence[float]) -> None:
         """Go on with the members of these inverse temperatures alone."""

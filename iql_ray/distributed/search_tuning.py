@@ -18,6 +18,7 @@ from ray import tune
 from iql_ray import config as config_io
 from iql_ray import run_folder
 from iql_ray.distributed.search_config import Axis, Range, SearchConfig
+from iql_ray.distributed.search_pbt import Generations
 from iql_ray.distributed.search_plan import TrialSpec, sampled_axes
 from iql_ray.distributed.search_record import SearchRecord
 from iql_ray.distributed.search_trainable import SPEC_KEY, TrialSettings, TrialTrainable
@@ -82,6 +83,8 @@ def _domain(axis: Axis) -> Any:
 
 def _tune_config(config: SearchConfig, folder: Path) -> tune.TuneConfig:
     common: dict[str, Any] = {"max_concurrent_trials": config.max_concurrent_trials, "reuse_actors": True}
+    if config.scheduler == "pbt":
+        return tune.TuneConfig(scheduler=Generations(config, folder), **common)
     if config.search != "optuna":
         return tune.TuneConfig(**common)
     from ray.tune.search.optuna import OptunaSearch

@@ -43,6 +43,12 @@ class SearchStory:
     """That runs the best again: its first piece the program and what it does, then a flag with its value each."""
     run_ids: Mapping[Configuration, Sequence[str]] = field(default_factory=dict)
     """Of the tracked runs, where there are any; one for each seed."""
+    verdict: str | None = None
+    """In other words than the leaderboard's own."""
+    caption: str = CAPTION
+    """Of the picture."""
+    schedules: Mapping[Configuration, str] = field(default_factory=dict)
+    """What the settings were along the way, where they changed."""
 
 
 def write_page(path: str | Path, standings: Sequence[Standing], story: SearchStory) -> Path:
@@ -57,9 +63,10 @@ def page(standings: Sequence[Standing], story: SearchStory) -> str:
         ValueError: no standings.
     """
     sections = (
-        f"<h1>{escape(story.title)}</h1>\n<p class='verdict'>{escape(verdict(standings))}</p>\n",
-        png_figure(story.picture, CAPTION),
+        f"<h1>{escape(story.title)}</h1>\n<p class='verdict'>{escape(story.verdict or verdict(standings))}</p>\n",
+        png_figure(story.picture, story.caption),
         f"<h2>Leaderboard</h2>\n{_leaderboard(standings)}<p class='muted'>{HOW_TO_READ}</p>\n",
+        _schedules(standings, story.schedules),
         f"<h2>Run the best again</h2>\n{command(story.command)}",
         f"<h2>How the scores were made</h2>\n{_paragraphs(story.protocol)}",
         f"<h2>Settings in common</h2>\n{_settings(story.settings)}",
@@ -109,6 +116,14 @@ def _runs(standings: Sequence[Standing], run_ids: Mapping[Configuration, Sequenc
         for standing in standings
     )
     return f"<h2>Tracked runs</h2>\n{table(('rank', 'configuration', 'run of each seed'), rows)}"
+
+
+def _schedules(standings: Sequence[Standing], schedules: Mapping[Configuration, str]) -> str:
+    """Of each trial, what its agents have gone through."""
+    if not schedules:
+        return ""
+    rows = ((str(standing.rank), escape(schedules.get(standing.configuration, ""))) for standing in standings)
+    return f"<h2>Settings along the way</h2>\n{table(('rank', 'what its agents went through'), rows)}"
 
 
 def _paragraphs(text: str) -> str:

@@ -49,6 +49,21 @@ def test_a_scheduler_judges_configurations_with_all_their_seeds():
     assert packed(3, scheduler="asha") == [((0, 1), (0.7,)), ((0, 1), (0.9,))]
 
 
+def test_pbt_changes_the_settings_of_whole_configurations():
+    specs = planned_trials(config_of(scheduler="pbt", vary=("agent.discount=0.9,0.99",)), 1)
+    assert len(specs) == 12
+    assert {(spec.seeds, len(spec.expectiles), len(spec.inverse_temperatures)) for spec in specs} == {((0, 1), 1, 1)}
+    sampled = planned_trials(config_of(scheduler="pbt", search="random", num_samples=6), 1)
+    assert {spec.num_members for spec in sampled} == {2}
+    assert {spec.inverse_temperatures[0] for spec in sampled} <= {1.0, 3.0, 10.0}
+
+
+def test_pbt_changes_them_ten_times_unless_told():
+    assert config_of(scheduler="pbt", num_updates=1000).generations == tuple(range(100, 1000, 100))
+    assert config_of(scheduler="pbt", num_updates=10, perturbation_interval_updates=4).generations == (4, 8)
+    assert config_of(num_updates=1000).generations == ()
+
+
 def test_every_member_is_in_one_trial_whatever_the_packing():
     wanted = sorted((seed, tau, beta) for seed in (0, 1) for tau in (0.7, 0.9) for beta in (1.0, 3.0, 10.0))
     for members in range(1, 13):
@@ -184,6 +199,14 @@ def test_a_range_is_logarithmic_from_a_factor_of_ten():
         ({"extract_updates": 5}, "add --extract after"),
         ({"extract": "after", "scheduler": "asha"}, "before its end there is no policy to judge"),
         ({"critics_from": "run"}, "use iql-ray extract"),
+        (
+            {"scheduler": "pbt", "vary": ("agent.hidden_sizes=[64],[32]",)},
+            "cannot go on with another agent.hidden_sizes",
+        ),
+        ({"scheduler": "pbt", "vary": ("batch_size=64,128",)}, "cannot go on with another batch_size"),
+        ({"scheduler": "pbt", "search": "optuna"}, "both choose settings; use --search grid or random"),
+        ({"scheduler": "pbt", "extract": "after"}, "leave --extract after out"),
+        ({"scheduler": "pbt", "perturbation_interval_updates": 10, "num_updates": 10}, "fewer than num_updates = 10"),
         ({"eval_method": "none"}, "a search ranks by evaluation"),
         ({"eval_method": "rollouts"}, "needs an environment"),
         ({"reduction_factor": 1}, "expected 2 or more"),
