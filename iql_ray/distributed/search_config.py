@@ -228,10 +228,15 @@ def parse_axis(text: str) -> tuple[str, Axis]:
     low, dots, high = values.partition("..")
     if dots:
         return path, _range(text, config_io.parse_value(low), config_io.parse_value(high))
-    parsed = tuple(map(config_io.parse_value, values.split(",")))
+    parsed = hashable(config_io.parse_value(f"[{values}]"))
     if len(set(parsed)) < len(parsed):
         raise ValueError(f"vary '{text}': a value is there twice")
     return path, parsed
+
+
+def hashable(value: Any) -> Any:
+    """A list as a tuple, those inside it too."""
+    return tuple(map(hashable, value)) if isinstance(value, list) else value
 
 
 def _range(text: str, low: Any, high: Any) -> Range:

@@ -17,7 +17,7 @@ from iql_ray import config as config_io
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed.learner import RunPlan
 from iql_ray.distributed.rollout_workers import RolloutWorker
-from iql_ray.distributed.search_config import SearchConfig
+from iql_ray.distributed.search_config import SearchConfig, hashable
 from iql_ray.distributed.search_generations import first_settings
 from iql_ray.distributed.search_plan import TrialSpec, Varied, data_key, trial_config
 from iql_ray.distributed.search_trial import TRIALS_FOLDER, Judge, TrialPlan, TrialRun
@@ -65,7 +65,7 @@ def trial_folder(search_folder: Path, spec: TrialSpec) -> Path:
 def listed_spec(values: Mapping[str, Any]) -> TrialSpec:
     """The trial that stands in Tune's configuration as it is."""
     spec = config_io.from_dict(TrialSpec, {**values[SPEC_KEY], "varied": ()})
-    return replace(spec, varied=tuple((path, value) for path, value in values[SPEC_KEY]["varied"]))
+    return replace(spec, varied=tuple((path, hashable(value)) for path, value in values[SPEC_KEY]["varied"]))
 
 
 def trial_plan(settings: TrialSettings, spec: TrialSpec) -> TrialPlan:

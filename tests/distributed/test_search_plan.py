@@ -168,6 +168,7 @@ def test_rungs_grow_by_the_reduction_factor():
         ("transforms.reward_scale=return-range,1", ("return-range", 1)),
         ("agent.learning_rate=1e-4..1e-3", Range(low=1e-4, high=1e-3)),
         ("transforms.normalize_observations=true,false", (True, False)),
+        ("agent.hidden_sizes=[64,64],[8]", ((64, 64), (8,))),
     ],
 )
 def test_a_varied_setting_is_a_list_or_a_range(text: str, axis: Any):
@@ -200,7 +201,7 @@ def test_a_range_is_logarithmic_from_a_factor_of_ten():
         ({"extract": "after", "scheduler": "asha"}, "before its end there is no policy to judge"),
         ({"critics_from": "run"}, "use iql-ray extract"),
         (
-            {"scheduler": "pbt", "vary": ("agent.hidden_sizes=[64],[32]",)},
+            {"scheduler": "pbt", "vary": ("agent.hidden_sizes=[64],[8]",)},
             "cannot go on with another agent.hidden_sizes",
         ),
         ({"scheduler": "pbt", "vary": ("batch_size=64,128",)}, "cannot go on with another batch_size"),
