@@ -18,12 +18,11 @@ import ray
 from iql_ray import config as config_io
 from iql_ray.data.selection import count_selected
 from iql_ray.data.transforms import Transforms
-from iql_ray.distributed.compiling import resolved_compile
 from iql_ray.distributed.data_memory import default_memory_limit, groups_per_window
 from iql_ray.distributed.search_answer import PAGE_FILE, Answer, find_answer, write_answer
 from iql_ray.distributed.search_checking import CheckedSearch
 from iql_ray.distributed.search_config import SearchConfig
-from iql_ray.distributed.search_estimate import num_slots
+from iql_ray.distributed.search_estimate import num_slots, resolved_search_compile
 from iql_ray.distributed.search_plan import (
     TrialSpec,
     Varied,
@@ -31,7 +30,6 @@ from iql_ray.distributed.search_plan import (
     members_per_trial,
     planned_trials,
     sampled_spec,
-    train_config,
 )
 from iql_ray.distributed.search_record import SearchRecord, open_record
 from iql_ray.distributed.search_trainable import (
@@ -106,9 +104,7 @@ def resolved(checked: CheckedSearch) -> tuple[SearchConfig, str]:
     limit = config.memory_limit or default_memory_limit(checked.run.config, device, ray.nodes())
     slots = num_slots(config, device, ray.cluster_resources())
     members = members_per_trial(config, device, slots)
-    if config.scheduler == "pbt" and config.compile == "auto":  # every change of settings would compile anew
-        config = replace(config, compile="on" if config.precision == "bf16" else "off")
-    compiled = resolved_compile(train_config(config), device)
+    compiled = resolved_search_compile(config, device)
     return replace(config, memory_limit=limit, members_per_trial=members, device=device, compile=compiled), device
 
 

@@ -9,17 +9,19 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from iql_ray.algorithm.agent import IQLAgent
 from iql_ray.data.memory import GIB
 from iql_ray.data.packed import RowLayout, UniformSampler
+from iql_ray.distributed.compiling import resolved_compile
 from iql_ray.distributed.data_memory import learner_data
 from iql_ray.distributed.search_checking import CheckedSearch
 from iql_ray.distributed.search_config import SearchConfig
-from iql_ray.distributed.search_plan import TrialSpec, members_per_trial, planned_trials, trial_config
+from iql_ray.distributed.search_plan import TrialSpec, members_per_trial, planned_trials, train_config, trial_config
+from iql_ray.distributed.trial_memory import trial_bytes
 
 NUM_WARM_UP, NUM_MEASURED = 5, 30
 NUM_NOISE_ROWS = 4096
@@ -33,8 +35,8 @@ def estimate(checked: CheckedSearch, resources: Mapping[str, float]) -> dict[str
 
     Returns:
         num_trials, num_members, members_per_trial, num_concurrent_trials, updates_per_trial, data_gigabytes (once a
-        node), updates_per_second (of the largest trial here, plain, on one thread), hours, trials (their members).
-        Time leaves out evaluation, and what asha saves.
+        node), trial_gigabytes (of the largest trial, beside the data), updates_per_second (of it here, plain, on one
+        thread), hours, trials (their members). Time leaves out evaluation, and what asha saves.
     """
     config = checked.config
     has_gpu = bool(resources.get("GPU", 0)) and torch.cuda.is_available()
@@ -49,7 +51,9 @@ def estimate(checked: CheckedSearch, resources: Mapping[str, float]) -> dict[str
     if config.extract == "after" and config.critics_from is None:
         num_updates += config.num_updates
     rounds = math.ceil(len(specs) / slots)
-    data = learner_data(trial_config(config, largest), checked.run.manifest, checked.run.num_rows)
+    train, manifest = trial_config(config, largest), checked.run.manifest
+    data = learner_data(train, manifest, checked.run.num_rows)
+    train = replace(train, compile=resolved_search_compile(config, device))
     return {
         "num_trials": len(specs),
         "num_members": sum(spec.num_members for spec in specs),
@@ -57,10 +61,18 @@ def estimate(checked: CheckedSearch, resources: Mapping[str, float]) -> dict[str
         "num_concurrent_trials": min(slots, len(specs)),
         "updates_per_trial": num_updates,
         "data_gigabytes": data.num_rows * data.row_width * 4 / GIB,
+        "trial_gigabytes": trial_bytes(train, manifest.spaces) / GIB,
         "updates_per_second": rate,
         "hours": rounds * num_updates / rate / 3600,
         "trials": [described(spec) for spec in specs],
     }
+
+
+def resolved_search_compile(config: SearchConfig, device: str) -> Literal["on", "off"]:
+    """What auto comes to: with pbt, every change of settings would compile anew."""
+    if config.scheduler == "pbt" and config.compile == "auto" and config.precision == "float32":
+        return "off"
+    return resolved_compile(train_config(config), device)
 
 
 def num_slots(config: SearchConfig, device: str, resources: Mapping[str, float]) -> int:
@@ -116,7 +128,7 @@ def in_words(found: Mapping[str, Any]) -> str:
     lines = [
         f"{found['num_trials']} trials of up to {found['members_per_trial']} members, {found['num_members']} in all; "
         f"{found['num_concurrent_trials']} trials at a time",
-        f"data: {found['data_gigabytes']:.2g} GB, once a node",
+        f"memory: about {found['trial_gigabytes']:.2g} GB a trial; data: {found['data_gigabytes']:.2g} GB, once a node",
         f"time: about {duration}, evaluation left out: {found['updates_per_trial']:,} updates a trial at "
         f"{found['updates_per_second']:.0f} a second, measured here",
         *(f"  {_line(trial)}" for trial in found["trials"]),

@@ -155,7 +155,8 @@ class TrialTrainable(tune.Trainable):
         assert settings is not None
         torch.set_num_threads(settings.config.cpus_per_learner)
         torch.set_flush_denormal(True)
-        logging.getLogger("ray.tune").setLevel(logging.WARNING)  # of pbt it tells every pause
+        for name in ("ray.tune", "ray.train"):  # of pbt they tell every pause
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._settings = settings
         self._judge = judge_of(settings.config)
         self._lock = FolderLock()

@@ -21,7 +21,9 @@ def test_a_dry_run_counts_trials_members_bytes_and_hours(tmp_path: Path, monkeyp
     assert found["hours"] == pytest.approx(0.1), "3600 updates at 10 a second, both trials at a time"
     assert found["data_gigabytes"] == pytest.approx(120 * 7 * 4 / 2**30), "two observations, action, reward, two, end"
     assert estimate(check_search(config), {"CPU": 1.0})["num_trials"] == 1, "nothing is gained by more on one CPU"
+    assert found["trial_gigabytes"] == pytest.approx(0.494, abs=0.001), "next to nothing but a process"
     words = in_words(found)
+    assert "about 0.49 GB a trial" in words
     assert "2 trials of up to 4 members, 8 in all; 2 trials at a time" in words
     assert "about 6 minutes" in words
     assert not (tmp_path / "runs").exists()
