@@ -67,7 +67,7 @@ class TrialPlan:
     """The run whose critics policies are extracted from."""
     rungs: tuple[int, ...] = ()
     """Updates after which members may leave."""
-    reduction_factor: int = 3
+    reduction_factor: int = 2
     generations: tuple[int, ...] = ()
     """Updates after which settings may change; the trial is then one configuration."""
     setting_names: tuple[str, ...] = ()

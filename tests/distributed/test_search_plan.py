@@ -150,15 +150,16 @@ def test_a_member_alone_is_what_train_takes():
 
 
 def test_rungs_grow_by_the_reduction_factor():
-    assert config_of(scheduler="asha", num_updates=900).rungs == (100, 300)
+    assert config_of(scheduler="asha", num_updates=900).rungs == (225, 450), "half leave at a quarter and at a half"
+    assert config_of(scheduler="asha", num_updates=900, reduction_factor=3).rungs == (100, 300)
     assert config_of(scheduler="asha", num_updates=900, first_rung_updates=50, reduction_factor=4).rungs == (
         50,
         200,
         800,
     )
     assert config_of(num_updates=900).rungs == ()
-    assert config_of(scheduler="asha", num_updates=20_000).rungs == (2223, 6669), "none just before the end"
-    assert config_of(scheduler="asha", num_updates=1_000_000).rungs == (111_112, 333_336)
+    assert config_of(scheduler="asha", num_updates=20_001).rungs == (5001, 10_002), "none just before the end"
+    assert config_of(scheduler="asha", num_updates=20_000, reduction_factor=3).rungs == (2223, 6669)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def plan(dataset: Path, tmp_path: Path) -> TrialPlan:
     run = plan_of(train_config(dataset, **GRID), tmp_path / "trials" / "t")
-    return TrialPlan(run=run, search_folder=tmp_path)
+    return TrialPlan(run=run, search_folder=tmp_path, reduction_factor=3)
 
 
 class FirstAction:
