@@ -166,8 +166,7 @@ def protocol(config: SearchConfig) -> str:
     when = f"after its last update ({config.policy_updates:,})"
     if config.scheduler == "pbt":
         first, interval = config.generations[0], config.perturbation_interval
-        when += f"; trials took one another over from {first:,} updates on, every {interval:,}, by other episodes"
-        when = when if config.evaluation_method == "rollouts" else when.removesuffix(", by other episodes")
+        when += f"; trials took one another over from {first:,} updates on, every {interval:,}"
     if config.scheduler == "asha":
         when += f"; members that were stopped, after {', '.join(f'{rung:,}' for rung in config.rungs)}"
     return f"A member's score is {how}, {when}."

@@ -89,6 +89,7 @@ def test_members_that_have_diverged_are_not_ranked(tmp_path: Path):
         ({}, ["fitted Q evaluation", "discounted at 0.99"]),
         ({"scheduler": "asha"}, ["stopped, after 25, 50."]),
         ({"extract": "after"}, ["(50)"]),
+        ({"scheduler": "pbt"}, ["took one another over from 10 updates on, every 10."]),
     ],
 )
 def test_the_protocol_says_how_scores_were_made(settings: dict[str, Any], words: list[str]):
