@@ -148,8 +148,11 @@ def _mark_drop(axes: Axes, curve: OnlineCurve) -> None:
     if back is not None:
         height = curve.scores[curve.num_env_steps.index(back)]
         axes.plot([back], [height], "o", color="white", markeredgecolor=RECOVERED, markeredgewidth=2.0, zorder=6)
-        is_late = back > 0.6 * curve.num_env_steps[-1]
-        _note(axes, f"made good after {back:,} steps", (back, offline), (-6 if is_late else 6, -11), RECOVERED)
+        text = f"made good after {back:,} steps"
+        if back > 0.7 * curve.num_env_steps[-1]:
+            _note(axes, text, (back, height), (-6, 13), RECOVERED)
+        else:
+            _note(axes, text, (back, offline), (6, -11), RECOVERED)
 
 
 def _note(axes: Axes, text: str, at: tuple[float, float], points: tuple[float, float], color: str) -> None:
