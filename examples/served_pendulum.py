@@ -1,18 +1,20 @@
 """python examples/served_pendulum.py [--port 7777]: a system with limits and a stop of its own, served to a run.
 
-Pendulum stands for the robot. For a system of your own, write another `Motor` and other limits.
+Pendulums stand for robots: one that collects experience, and eight that evaluate. For a system of your own, write
+another `Motor` and other limits.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 
 import gymnasium
 import numpy as np
 
 from iql_ray.envs.action_limits import ActionLimits, LimitedActions
-from iql_ray.envs.external import serve_environment
+from iql_ray.envs.external import EnvironmentServer
 
 LIMITS = ActionLimits(low=(-1.5,), high=(1.5,))
 """Not more than 1.5 of the motor's 2 N m, whatever a run may ask for."""
@@ -35,9 +37,13 @@ class Motor(gymnasium.Wrapper):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=7777)
+    parser.add_argument("--num-environments", type=int, default=9)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    serve_environment(LimitedActions(Motor(), LIMITS), port=arguments.port, max_idle_seconds=MAX_IDLE_SECONDS)
+    motors = [LimitedActions(Motor(), LIMITS) for _ in range(arguments.num_environments)]
+    server = EnvironmentServer(motors, port=arguments.port, max_idle_seconds=MAX_IDLE_SECONDS)
+    with contextlib.suppress(KeyboardInterrupt), server:
+        server.serve()
 
 
 if __name__ == "__main__":
