@@ -129,6 +129,24 @@ def newest_stands(run: Path, stands: Sequence[Stand], first_row: int) -> tuple[S
     return tuple(newest.values())
 
 
+def finished_episodes(run: Path) -> tuple[list[int], list[float]]:
+    """After how many rows of the run each episode ended, in order, and what it returned."""
+    under_way: dict[int, float] = {}
+    ends, returns, num_rows = [], [], 0
+    for experience in read_experience(run):
+        is_over = experience.terminations | experience.truncations
+        rows = zip(experience.environments.tolist(), experience.rewards.tolist(), is_over.tolist(), strict=True)
+        starts = experience.steps == 0
+        for row, (environment, reward, ends_here) in enumerate(rows):
+            before = 0.0 if starts[row] else under_way.get(environment, 0.0)
+            under_way[environment] = before + reward
+            if ends_here:
+                ends.append(num_rows + row + 1)
+                returns.append(under_way[environment])
+        num_rows += len(experience)
+    return ends, returns
+
+
 def joined(parts: Sequence[Experience]) -> Experience:
     """Several as one, in order; at least one."""
     if len(parts) == 1:

@@ -17,6 +17,7 @@ from iql_ray.distributed.data_memory import groups_per_window
 from iql_ray.distributed.finetune_config import FinetuneConfig
 from iql_ray.distributed.train_config import TrainConfig
 from iql_ray.envs.action_limits import Limiter
+from iql_ray.envs.catalog import check_spaces, environment_spaces
 
 NEVER = 2**62
 """An interval in updates that no run reaches: online, what is due goes by environment steps."""
@@ -61,6 +62,9 @@ def check_finetune(asked: FinetuneConfig) -> CheckedFinetune:
     config = learner_config(asked, trained, member)
     run = check_settings(config, resumed_folder)
     run = replace(run, transforms=config_io.from_dict(Transforms, state.transforms))
+    if asked.eval_env is not None:
+        spaces = environment_spaces(str(asked.env))
+        check_spaces(str(asked.env), spaces, run.manifest.spaces, f"dataset {asked.dataset}")
     _check_action_limits(asked, run)
     _check_held(asked, run)
     return CheckedFinetune(config=asked, run=run, source=source, num_source_updates=num_updates, member=member)
@@ -83,13 +87,14 @@ def learner_config(asked: FinetuneConfig, trained: TrainConfig, member: Member) 
     shared = {
         name: getattr(asked, name)
         for name in (
-            "env", "seed", "num_updates", "num_learners", "device", "cpus_per_learner", "compile", "precision",
+            "seed", "num_updates", "num_learners", "device", "cpus_per_learner", "compile", "precision",
             "memory_limit", "num_checkpoints_to_keep", "num_eval_episodes", "num_eval_workers", "max_failures",
             "storage", "tracking_uri", "experiment", "run_name", "register_as",
         )
     }  # fmt: skip
     return TrainConfig(
         dataset=str(asked.dataset),
+        env=asked.eval_env or asked.env,
         agent=agent,
         transforms=trained.transforms,
         top_episode_share=trained.top_episode_share,

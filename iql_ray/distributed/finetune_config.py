@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Mode = Literal["synchronous", "asynchronous"]
 
 DEFAULT_STEPS_PER_BLOCK: dict[Mode, int] = {"synchronous": 1, "asynchronous": 8}
+EXTERNAL_PREFIX = "external://"
 INITIAL_ENV_STEPS_WITHOUT_DATA = 1000
 """A buffer of a few rows is no experience: the authors' own online baselines begin with some thousand."""
 
@@ -103,9 +104,12 @@ class FinetuneConfig:
     """A step of an environment that takes longer is a failure. Default: none does."""
     max_env_failures: int = 3
     """Failures of an environment after which it is left out; the others go on."""
-    resume_episodes: Literal["replay", "restart"] = "replay"
+    resume_episodes: Literal["auto", "replay", "restart"] = "auto"
     """What becomes of an unfinished episode when its worker died, or the run is resumed. replay: its actions are
-    executed again, which brings a simulator to where it was. restart: a new episode begins; for real systems."""
+    executed again, which brings a simulator to where it was. restart: a new episode begins; for real systems. auto:
+    restart where the environment is served from elsewhere (external://), replay otherwise."""
+    eval_env: str | None = None
+    """Environment to evaluate in; default: env. For a system that there is only one of: a simulator of it."""
     eval_interval_env_steps: int = 5000
     """Environment steps between two evaluations; there is one before the first step and one after the last."""
     num_eval_episodes: int = 10
@@ -205,7 +209,14 @@ class FinetuneConfig:
     @property
     def is_exact(self) -> bool:
         """Whether a resumed run collects once more, bit for bit, what came after its checkpoint."""
-        return self.mode == "synchronous" and self.resume_episodes == "replay"
+        return self.mode == "synchronous" and self.replays_episodes
+
+    @property
+    def replays_episodes(self) -> bool:
+        """Whether actions are executed again to bring an environment to where it was."""
+        if self.resume_episodes == "auto":
+            return not str(self.env).startswith(EXTERNAL_PREFIX)
+        return self.resume_episodes == "replay"
 
     @property
     def num_environments(self) -> int:

@@ -23,6 +23,7 @@ from iql_ray.data.experience_log import (
     EXPERIENCE_FOLDER,
     ExperienceLog,
     discard_from,
+    finished_episodes,
     newest_stands,
     read_experience,
     rows_on_disk,
@@ -47,8 +48,9 @@ from iql_ray.distributed.training import Show, Work, spare_cpus, train
 from iql_ray.envs.action_limits import maker_of
 from iql_ray.evaluation.online_curve import online_curve, summarize_online
 from iql_ray.experience import Stand
+from iql_ray.report.online_figure import TrainingEpisodes, online_figure
 
-SUMMARY_FILE = "online.json"
+SUMMARY_FILE, FIGURE_FILE = "online.json", "online.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,12 +226,13 @@ def collector_of(
         make,
         config.num_rollout_workers,
         config.envs_per_worker,
+        name=str(config.env),
         seed=config.seed,
         temperature=config.temperature,
         epsilon=config.epsilon,
         step_timeout_seconds=config.step_timeout_seconds,
         max_env_failures=config.max_env_failures,
-        is_replayed=config.resume_episodes == "replay",
+        is_replayed=config.replays_episodes,
         num_cpus_each=online.num_cpus_per_rollout_worker,
         stands=stands,
     )
@@ -244,22 +247,23 @@ def _stands(plan: RunPlan, saved: checkpoint.Checkpoint | None, num_rows: int) -
 
 def conclude(online: OnlinePlan, folder: Path) -> Conclusion:
     """What a run of fine-tuning comes to: its curve in numbers and as a picture."""
-    evaluations = list(run_folder.read_evaluations(folder).values())
-    curve = online_curve(evaluations)
+    curve = online_curve(list(run_folder.read_evaluations(folder).values()))
     newest = run_folder.checkpoint_updates(folder)[-1]
     state = checkpoint.read_state(run_folder.checkpoint_folder(folder, newest))
     floor = online.config.floor
-    is_below = floor is not None and curve.scores[-1] < floor
     result = {
         "num_env_steps": state.step,
         "num_updates": state.update_count,
         "num_transitions": state.online["num_rows"],
         "source_run": str(online.source),
-        "stopped_by": "floor" if is_below else None,
+        "stopped_by": "floor" if floor is not None and curve.scores[-1] < floor else None,
         **asdict(summarize_online(curve)),
         **state.online["totals"],
         "experience": str(folder / EXPERIENCE_FOLDER),
     }
     (folder / SUMMARY_FILE).write_text(json.dumps(result, indent=2) + "\n")
+    ends, returns = finished_episodes(folder)
+    episodes = TrainingEpisodes(num_env_steps=ends, returns=returns)
+    online_figure(folder / FIGURE_FILE, [curve], f"fine-tuning in {online.config.env}", training_episodes=episodes)
     tags = {"finetuned_from": str(online.source), "stopped_by": str(result["stopped_by"])}
-    return Conclusion(artifacts=(folder / SUMMARY_FILE,), tags=tags, result=result)
+    return Conclusion(artifacts=(folder / SUMMARY_FILE, folder / FIGURE_FILE), tags=tags, result=result)

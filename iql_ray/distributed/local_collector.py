@@ -40,7 +40,7 @@ class LocalCollector:
             temperature=config.temperature,
             epsilon=config.epsilon,
             max_failures=config.max_env_failures,
-            is_replayed=config.resume_episodes == "replay",
+            is_replayed=config.replays_episodes,
         )
         self._environments.restore(stands)
         self._keeper = StandKeeper(stands, has_actions=False)
