@@ -7,7 +7,9 @@ still waits then brings the next.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +21,8 @@ from iql_ray.tracking.store import open_client
 
 NAMESPACE = "iql_ray"
 MAX_ATTEMPTS = 20
+NAME_TIMEOUT_SECONDS = 60.0
+POLL_SECONDS = 0.1
 CREDENTIALS = "MLFLOW_TRACKING_"
 """What environment variables begin with that the store's client reads; they travel as an argument, which Ray's
 dashboard does not show, and not in a runtime environment, which it does."""
@@ -40,17 +44,23 @@ def decide_in_turn(tracking_uri: str, proposal: Proposal) -> Record | None:
         RayActorError: the queue died again and again.
     """
     environment = {name: value for name, value in os.environ.items() if name.startswith(CREDENTIALS)}
-    for attempt in range(MAX_ATTEMPTS):
-        try:
-            return ray.get(_queue(proposal.name).decide.remote(tracking_uri, proposal, environment))
-        except RayActorError:  # it went with the promoter that had brought it; a decision that it began is finished
-            if attempt == MAX_ATTEMPTS - 1:
-                raise
-    raise AssertionError("unreachable")
+    for _ in range(MAX_ATTEMPTS - 1):
+        # It went with the promoter that had brought it; what it had begun to decide is finished by the next one.
+        with contextlib.suppress(RayActorError):
+            return ray.get(queue_of(proposal.name).decide.remote(tracking_uri, proposal, environment))
+    return ray.get(queue_of(proposal.name).decide.remote(tracking_uri, proposal, environment))
 
 
-def _queue(name: str) -> Any:
+def queue_of(name: str) -> Any:
+    """The handle of the queue of a registered model, which starts if nobody has brought it yet."""
     actor_class = ray.remote(PromotionQueue).options(
         name=f"promotions of {name}", namespace=NAMESPACE, get_if_exists=True, num_cpus=0, max_restarts=0
     )
-    return actor_class.remote()
+    deadline = time.monotonic() + NAME_TIMEOUT_SECONDS
+    while True:
+        try:
+            return actor_class.remote()
+        except ValueError:  # Ray knows the name still, and its holder no more
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_SECONDS)

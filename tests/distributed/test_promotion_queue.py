@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from iql_ray.distributed import promotion_queue
-from iql_ray.distributed.promotion_queue import PromotionQueue, decide_in_turn
+from iql_ray.distributed.promotion_queue import PromotionQueue, decide_in_turn, queue_of
 from iql_ray.tracking import promotion, verdicts
 from iql_ray.tracking.champions import CHAMPION
 from iql_ray.tracking.store import open_client
@@ -35,7 +35,7 @@ def test_a_queue_decides_for_all_and_another_one_goes_on_where_it_dies(ray_sessi
 
     def decide(proposed: promotion.Proposal) -> promotion.Record | None:
         if next(num_decided) == 3:
-            ray.kill(promotion_queue._queue(NAME))
+            ray.kill(queue_of(NAME))
         return decide_in_turn(uri, proposed)
 
     def promote(version: str) -> promotion.Record:
@@ -49,7 +49,7 @@ def test_a_queue_decides_for_all_and_another_one_goes_on_where_it_dies(ray_sessi
     assert str(client.get_registered_model(NAME).aliases[CHAMPION]) == best
     ladder = sorted((r for r in records if r["decision"] == verdicts.PROMOTED), key=lambda r: SCORES[r["version"]])
     assert [record["replaced"] for record in ladder] == [None, *(record["version"] for record in ladder[:-1])]
-    ray.kill(promotion_queue._queue(NAME))
+    ray.kill(queue_of(NAME))
 
 
 def test_credentials_reach_the_queue_as_arguments(uri, monkeypatch):

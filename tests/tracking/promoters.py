@@ -69,8 +69,12 @@ def scores_of_round(number: int, num_versions: int) -> Scores:
 
 def promote_in_rounds(uri: str, version: str, num_versions: int, num_rounds: int, barrier: Barrier) -> None:
     """The life of one process: in every round all start at once, and wait until the last one has decided."""
-    client = open_client(uri)
-    for number in range(num_rounds):
-        barrier.wait()
-        promote(client, uri, version, scores_of_round(number, num_versions))
-        barrier.wait()
+    try:
+        client = open_client(uri)
+        for number in range(num_rounds):
+            barrier.wait()
+            promote(client, uri, version, scores_of_round(number, num_versions))
+            barrier.wait()
+    except BaseException:
+        barrier.abort()  # nobody waits for one that failed
+        raise
