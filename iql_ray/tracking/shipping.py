@@ -12,6 +12,7 @@ import textwrap
 import threading
 from collections.abc import Callable
 
+from iql_ray.redaction import redacted
 from iql_ray.tracking.sending import RunSender
 from iql_ray.tracking.spool import Spool
 from iql_ray.tracking.store import RunAddress, find_or_create_run, open_client
@@ -121,7 +122,7 @@ class Shipper:
                 self._shipments.append(shipment)
             return False
         if self._backoff_seconds:
-            logger.info("tracking store %s takes records again", shipment.address.tracking_uri)
+            logger.info("tracking store %s takes records again", redacted(shipment.address.tracking_uri))
         self._backoff_seconds = 0.0
         return True
 
@@ -134,6 +135,6 @@ class Shipper:
     def _report_outage(self, error: Exception, shipment: Shipment) -> None:
         if not self._backoff_seconds:
             reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
-            store, folder = shipment.address.tracking_uri, shipment.spool.folder
+            store, folder = redacted(shipment.address.tracking_uri), shipment.spool.folder
             logger.warning("tracking store %s takes no records (%s); they wait in %s", store, reason, folder)
         self._backoff_seconds = min(MAX_BACKOFF_SECONDS, max(1.0, 2 * self._backoff_seconds))
