@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from iql_ray.evaluation.leaderboard import by_size, setting_in_words, settings_in_words
 from iql_ray.evaluation.schedules import TrialCourse
@@ -23,7 +24,7 @@ WIDTH, TITLE, SCORES, SETTING = 9.4, 0.5, 2.6, 1.5
 """Inches."""
 DOTS_PER_INCH = 150
 BEST_COLOR, OTHER_COLOR = "#1f5fa8", "#b8bcc4"
-TITLE_CHARACTERS = 84
+TITLE_CHARACTERS, LABEL_POINTS = 84, 9
 CAPTION = (
     "Above, the score of every trial along its way, the mean over its seeds; a cross is where it took another trial"
     " over and went on with other settings. Below, each setting. The last score is of other episodes than those before."
@@ -57,7 +58,9 @@ def draw_schedules(path: str | Path, courses: Sequence[TrialCourse], best: str, 
     _draw_scores(panels[0], behind_last, best, score_name)
     for axes, name in zip(panels[1:], names, strict=True):
         _draw_setting(axes, behind_last, best, name, end)
-    panels[-1].set_xlabel("updates", color=INK)
+    panels[-1].set_xlabel("updates", fontsize=LABEL_POINTS, color=INK)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[-1].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     figure.savefig(path, dpi=DOTS_PER_INCH)
     return Path(path)
 
@@ -79,7 +82,7 @@ def _draw_scores(axes: Axes, courses: Sequence[TrialCourse], best: str, score_na
             score = dict(course.points).get(change.num_updates)
             if score is not None:
                 axes.plot(change.num_updates, score, marker="x", color=INK, markersize=6)
-    axes.set_ylabel(score_name, color=INK)
+    axes.set_ylabel(score_name, fontsize=LABEL_POINTS, color=INK)
     axes.set_title("blue: the best trial; x: took another one over", fontsize=9, loc="left", color=INK)
     _clean(axes)
 
@@ -97,8 +100,9 @@ def _draw_setting(axes: Axes, courses: Sequence[TrialCourse], best: str, name: s
         axes.set_yticks(range(len(listed)), [setting_in_words(value) for value in listed])
     elif min(listed) > 0 and max(listed) / min(listed) >= 10:
         axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     (words,) = settings_in_words({name: listed[0]})
-    axes.set_ylabel(words, color=INK)
+    axes.set_ylabel(words, fontsize=LABEL_POINTS, color=INK)
     _clean(axes)
 
 

@@ -33,10 +33,15 @@ def config_of(**changes: Any) -> SearchConfig:
     )  # fmt: skip
 
 
-class Trial(SimpleNamespace):
+class Trial:
     """What the scheduler sees of a trial that Tune has paused."""
 
-    __hash__ = object.__hash__
+    def __init__(self, trial_id: str, config: dict[str, Any], manager: SimpleNamespace) -> None:
+        self.trial_id, self.config, self.status, self.experiment_tag = trial_id, config, "PAUSED", ""
+        self.evaluated_params: dict[str, Any] = {}
+        self.checkpoint = object()
+        self.temporary_state = SimpleNamespace(saving_to=None)
+        self.run_metadata = SimpleNamespace(checkpoint_manager=manager)
 
     def is_finished(self) -> bool:
         return False
@@ -61,21 +66,12 @@ class Population:
 
     def _trial(self, spec: dict[str, Any], index: int) -> Trial:
         manager = SimpleNamespace(checkpoint_config=SimpleNamespace(num_to_keep=None), _latest_checkpoint_result=None)
-        return Trial(
-            trial_id=str(index),
-            config={SPEC_KEY: spec},
-            status="PAUSED",
-            experiment_tag="",
-            evaluated_params={},
-            checkpoint=object(),
-            temporary_state=SimpleNamespace(saving_to=None),
-            run_metadata=SimpleNamespace(checkpoint_manager=manager),
-        )
+        return Trial(str(index), {SPEC_KEY: spec}, manager)
 
     def get_trials(self) -> list[Trial]:
         return self.trials
 
-    def get_live_trials(self) -> set[str] | list[Trial]:
+    def get_live_trials(self) -> list[Trial]:
         return self.trials
 
     def report(self, num_updates: int, order: Sequence[int]) -> None:
