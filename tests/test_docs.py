@@ -16,12 +16,14 @@ import pytest
 from iql_ray.algorithm.fqe import ValueScale
 from iql_ray.distributed.finetune_config import FinetuneConfig
 from iql_ray.distributed.search_config import SearchConfig
+from iql_ray.distributed.train_config import TrainConfig
 from iql_ray.envs.action_limits import Limiter
 from iql_ray.evaluation.fqe_warnings import warnings_of
 from iql_ray.experience import Spaces
 from pipelines import __main__ as iql_ray_command
 from pipelines import command_line
 from pipelines.extract import ExtractConfig
+from pipelines.prepare import PrepareConfig
 from tests.tracking.examples import new_storage
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -95,17 +97,38 @@ def test_the_page_explains_every_warning_of_a_verdict() -> None:
     assert [kind for kind in kinds if f"| `{kind}` |" not in PAGE] == []
 
 
-def test_the_commands_of_the_search_page_are_understood() -> None:
-    page = (DOCS / "search.md").read_text()
-    understood = {"search": SearchConfig, "extract": ExtractConfig}
+UNDERSTOOD = {
+    "extract": ExtractConfig,
+    "finetune": FinetuneConfig,
+    "prepare": PrepareConfig,
+    "search": SearchConfig,
+    "train": TrainConfig,
+}
+
+
+def parsed_commands(page: str) -> list[str]:
+    """The commands in a page's blocks, each understood by its parser."""
     blocks = re.findall(r"^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     words = [command for block in blocks if block.startswith("iql-ray ") for command in commands(block)]
-    assert sorted(command for command, *_ in words) == ["extract", "search"]
     for command, *flags in words:
-        command_line.parse(understood[command], flags)
+        command_line.parse(UNDERSTOOD[command], flags)
+    return sorted(command for command, *_ in words)
+
+
+def test_the_commands_of_the_page_on_fine_tuning_are_understood() -> None:
+    page = (DOCS / "fine_tuning.md").read_text()
+    assert parsed_commands(page) == ["finetune", "finetune", "prepare", "train"]
+    flags = {flag.split()[0][2:].replace("-", "_") for flag in re.findall(r"`(--[a-z][^`]*)`", page)}
+    known = {each.name for each in fields(FinetuneConfig)}
+    assert flags - known == set()
+
+
+def test_the_commands_of_the_search_page_are_understood() -> None:
+    page = (DOCS / "search.md").read_text()
+    assert parsed_commands(page) == ["extract", "search", "search"]
     table = re.findall(r"`(--[^`]+)`", page)
     assert "--search random --num-samples 20 --expectile-range 0.5 0.95" in table
-    varied = [flags for flags in table if flags.startswith("--vary")]
+    varied = [flags for flags in table if flags.startswith("--vary ")]
     assert len(varied) == 2
     for flags in varied:
         command_line.parse(SearchConfig, ["--dataset", "d", "--search", "random", *flags.split()])

@@ -75,7 +75,10 @@ def test_prepared_from_minari_the_dataset_is_the_same(
         (["--source", "umaze:papers"], "maze dataset 'papers' is unknown"),
         (["--source", "umaze:paper", "--columns", "rewards=r"], "names its own columns, leave --columns out"),
         (["--source", "umaze:paper", "--env", "CartPole-v1", "--minari", "a/b-v0"], "the data has 46 observations"),
-        (["--source", f"npz:{demo_dataset_path()}", "--minari", "a/b-v0"], "--minari a/b-v0 goes with umaze:NAME only"),
+        (
+            ["--source", f"npz:{demo_dataset_path()}", "--minari", "a/b-v0"],
+            "--minari a/b-v0 goes with umaze:NAME and experience:RUN_FOLDER",
+        ),
         (["--source", "umaze:lucky", "--minari", "no id!"], "no id!"),
     ],
 )
