@@ -34,8 +34,8 @@ from iql_ray.report.figures import (
 
 LINE, DROP, RECOVERED = COLORS[0], COLORS[1], COLORS[2]
 EXPLORING = "#A9A9A9"
-NUM_TRAINING_POINTS = 60
-"""Training episodes are drawn as about so many means of neighbours: one by one they hide the curve."""
+NUM_TRAINING_POINTS = 30
+"""Training episodes are drawn as so many means of neighbours at most: one by one they hide the curve."""
 MOST_MARKERS = 30
 
 
@@ -108,11 +108,14 @@ def draw_online_figure(
 
 
 def neighbour_means(episodes: TrainingEpisodes) -> tuple[list[float], list[float]]:
-    """Mean ends and mean returns of neighbouring episodes, in groups as equal as can be."""
-    num_groups = min(len(episodes.returns), NUM_TRAINING_POINTS)
-    steps = np.array_split(np.asarray(episodes.num_env_steps, float), num_groups)
-    returns = np.array_split(np.asarray(episodes.returns, float), num_groups)
-    return [float(group.mean()) for group in steps], [float(group.mean()) for group in returns]
+    """Mean ends and mean returns of the episodes that ended in each of NUM_TRAINING_POINTS equal parts of the run.
+
+    Environments side by side whose episodes are equally long end together: these are one point.
+    """
+    ends, returns = np.asarray(episodes.num_env_steps, float), np.asarray(episodes.returns, float)
+    part = np.minimum(ends * NUM_TRAINING_POINTS // ends[-1], NUM_TRAINING_POINTS - 1)
+    groups = [part == each for each in np.unique(part)]
+    return [float(ends[group].mean()) for group in groups], [float(returns[group].mean()) for group in groups]
 
 
 def _draw_curve(axes: Axes, curve: OnlineCurve) -> tuple[str, float, str]:
