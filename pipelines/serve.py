@@ -72,7 +72,7 @@ def serve(config: ServeConfig) -> dict[str, Any]:
     Raises:
         ValueError: no such model, version or alias, one that was changed, a port that is taken, or no Ray Serve.
     """
-    from iql_ray.tracking.champion import Follower
+    from iql_ray.tracking.following import Follower
     from iql_ray.tracking.store import resolve_tracking_uri
 
     tracking_uri = resolve_tracking_uri(config.tracking_uri, config.storage)

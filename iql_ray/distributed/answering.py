@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from iql_ray.tracking.champion import ServedPolicy
+from iql_ray.tracking.following import ServedPolicy
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 PARAMETERS = {"deterministic", "temperature"}

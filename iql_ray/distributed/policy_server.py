@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from iql_ray.distributed.actor_pool import ONE_THREAD
 from iql_ray.distributed.answering import Question, answer, read
-from iql_ray.tracking.champion import Follower
+from iql_ray.tracking.following import Follower
 
 NAME = "iql-ray-policy"
 MAX_BATCH_SIZE = 64

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from iql_ray import run_folder
-from iql_ray.tracking.registry import DIGEST_TAG
+from iql_ray.redaction import redacted
+from iql_ray.tracking.names import parse_reference
+from iql_ray.tracking.reaching import answering
+from iql_ray.tracking.registry import DIGEST_TAG, find_version
 from iql_ray.tracking.saved_policy import policy_digest
 from iql_ray.tracking.store import open_client, require_store
 
@@ -32,20 +34,14 @@ def run_of_model(uri: str, tracking_uri: str, storage: str | Path) -> ModelRun:
 
     Raises:
         ValueError: no such model; or its run, or that checkpoint, is gone, or holds another policy.
+        StoreUnavailableError: the store does not answer.
     """
-    from mlflow.exceptions import MlflowException
-
-    match = re.fullmatch(r"models:/([^/@]+)(?:/(\d+)|@([^/@]+))", uri)
-    if match is None:
-        raise ValueError(f"model '{uri}' is not understood; expected models:/NAME/VERSION or models:/NAME@ALIAS")
+    reference = parse_reference(uri)
     require_store(tracking_uri)
     client = open_client(tracking_uri)
-    name, number, alias = match.groups()
-    try:
-        version = client.get_model_version(name, number) if number else client.get_model_version_by_alias(name, alias)
+    with answering(tracking_uri):
+        version = find_version(client, reference, f"'{uri}' on {redacted(tracking_uri)}")
         tags = client.get_run(str(version.run_id)).data.tags
-    except MlflowException as error:
-        raise ValueError(f"model '{uri}' does not exist on {tracking_uri}: {error}") from error
     folder = _within_reach(uri, Path(tags.get(RUN_FOLDER_TAG, "")), storage, str(version.run_id))
     num_updates = int(version.tags["num_updates"])
     _check_same_policy(uri, folder, num_updates, version.tags.get(DIGEST_TAG))

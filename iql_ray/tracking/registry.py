@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from iql_ray.redaction import redacted
 from iql_ray.tracking.names import LOCK_NAME_PATTERN, MODEL_ID_PATTERN, ModelReference, parse_reference
 from iql_ray.tracking.reaching import answering
-from iql_ray.tracking.saved_policy import find_policy, policy_digest, save_policy_model
+from iql_ray.tracking.saved_policy import check_digest, find_policy, policy_digest, save_policy_model
 from iql_ray.tracking.store import open_client, require_store
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ def download_policy(uri: str, tracking_uri: str, destination: Path | None = None
         destination: where to put the files; a new temporary folder without. A local folder is returned as it is.
 
     Raises:
-        ValueError: there is no such model, version, alias, run or folder, or no policy in it.
+        ValueError: there is no such model, version, alias, run or folder, no policy in it, or another one than was
+            registered.
         StoreUnavailableError: the store does not answer.
     """
     scheme, separator, path = uri.partition(":/")
@@ -124,24 +125,43 @@ def download_policy(uri: str, tracking_uri: str, destination: Path | None = None
     client = open_client(tracking_uri)
     from mlflow.artifacts import download_artifacts
 
-    locate = _locate_model if scheme == "models" else _locate_run_model
+    wanted = f"'{uri}' on {redacted(tracking_uri)}"
     with answering(tracking_uri):
-        location = locate(client, path.strip("/"), f"'{uri}' on {redacted(tracking_uri)}")
+        found = _located(client, path.strip("/"), wanted) if scheme == "models" else _of_run(client, path, wanted)
         destination = destination or Path(tempfile.mkdtemp(prefix="iql_ray_policy_"))
-        return find_policy(Path(download_artifacts(location, dst_path=str(destination), tracking_uri=tracking_uri)))
+        copied = download_artifacts(found.location, dst_path=str(destination), tracking_uri=tracking_uri)
+    folder = find_policy(Path(copied))
+    if found.digest is not None:
+        check_digest(folder, found.digest, f"model {uri}")
+    return folder
 
 
-def _locate_model(client: MlflowClient, path: str, wanted: str) -> str:
-    """Where the artifacts of NAME/VERSION, NAME@ALIAS or MODEL_ID lie."""
+@dataclass(frozen=True, kw_only=True)
+class _Located:
+    """Where a model's artifacts lie, and what the store says that they are."""
+
+    location: str
+    digest: str | None
+
+
+def _located(client: MlflowClient, path: str, wanted: str) -> _Located:
+    """Of NAME/VERSION, NAME@ALIAS or MODEL_ID."""
     if MODEL_ID_PATTERN.fullmatch(path):
-        source = f"models:/{path}"
+        source, tags = f"models:/{path}", None
     else:
-        source = find_version(client, parse_reference(path), wanted).source
-    assert source is not None
+        version = find_version(client, parse_reference(path), wanted)
+        source, tags = str(version.source), version.tags
     if not source.startswith("models:/"):
-        return source
+        return _Located(location=source, digest=(tags or {}).get(DIGEST_TAG))
     with _missing_is_misuse(wanted, lambda: "the model's artifacts were deleted"):
-        return client.get_logged_model(source.removeprefix("models:/")).artifact_location
+        model = client.get_logged_model(source.removeprefix("models:/"))
+    return _Located(location=model.artifact_location, digest=(tags or model.tags).get(DIGEST_TAG))
+
+
+def _of_run(client: MlflowClient, path: str, wanted: str) -> _Located:
+    """Of the run's newest model of that name, given RUN_ID/NAME."""
+    model = _run_model(client, path.strip("/"), wanted)
+    return _Located(location=model.artifact_location, digest=model.tags.get(DIGEST_TAG))
 
 
 def find_version(client: MlflowClient, reference: ModelReference, wanted: str) -> ModelVersion:
@@ -158,11 +178,6 @@ def find_version(client: MlflowClient, reference: ModelReference, wanted: str) -
         if reference.alias is not None:
             return client.get_model_version_by_alias(name, reference.alias)
         return client.get_model_version(name, str(reference.version))
-
-
-def _locate_run_model(client: MlflowClient, path: str, wanted: str) -> str:
-    """Where the artifacts of the run's newest model of that name lie, given RUN_ID/NAME."""
-    return _run_model(client, path, wanted).artifact_location
 
 
 def find_logged_model(client: MlflowClient, uri: str, wanted: str) -> LoggedModel:

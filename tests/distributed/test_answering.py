@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from iql_ray.distributed.answering import MAX_BODY_BYTES, Question, answer, read
-from iql_ray.tracking.champion import ServedPolicy
+from iql_ray.tracking.following import ServedPolicy
 from tests.evaluation.toys import balancing_policy
 from tests.tracking.examples import small_policy
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from iql_ray.tracking import champion
-from iql_ray.tracking.champion import Follower, registered_name
+from iql_ray.tracking import following
+from iql_ray.tracking.following import Follower
 from tests.evaluation.toys import balancing_policy
 from tests.tracking.examples import small_policy
 from tests.tracking.registered import NAME, Registry
@@ -64,7 +64,7 @@ def test_a_store_that_is_away_leaves_the_one_before_and_is_said(follower, monkey
         raise ConnectionError("connection refused")
 
     with monkeypatch.context() as patched:
-        patched.setattr(champion, "open_client", away)
+        patched.setattr(following, "open_client", away)
         follower.refresh()
         assert follower.status()["problem"] == f"still version 1 of '{NAME}': ConnectionError: connection refused"
     follower.refresh()
@@ -88,7 +88,7 @@ def test_a_version_by_number_never_moves(registry):
             f"models:/{NAME}/4",
             "model models:/small/4 was changed since it was registered",
         ),
-        ("runs:/1/policy", "has no version to follow; expected models:/NAME@ALIAS or models:/NAME/VERSION"),
+        ("runs:/1/policy", "expected models:/NAME/VERSION or models:/NAME@ALIAS"),
     ],
 )
 def test_what_cannot_be_served_is_said_at_the_start(registry, follower, uri, message):
@@ -107,9 +107,7 @@ def test_a_server_that_does_not_answer_is_said_at_the_start(monkeypatch):
         Follower("models:/m@champion", "http://127.0.0.1:9")
 
 
-def test_names_are_read_with_alias_or_version():
-    assert registered_name("models:/pen@champion") == ("pen", "champion", None)
-    assert registered_name("models:/pen/12") == ("pen", None, "12")
-    for uri in ("pen@champion", "models:/pen", "models:/pen/new", "models:/@champion", "models:/a/b@c"):
-        with pytest.raises(ValueError, match="expected models:/NAME@ALIAS or models:/NAME/VERSION"):
-            registered_name(uri)
+@pytest.mark.parametrize("uri", ["models:/pen", "models:/pen/new", "models:/@champion", "models:/a/b@c"])
+def test_what_names_no_version_cannot_be_followed(uri, tmp_path):
+    with pytest.raises(ValueError, match="expected models:/NAME/VERSION or models:/NAME@ALIAS"):
+        Follower(uri, f"sqlite:///{tmp_path}/none.db")

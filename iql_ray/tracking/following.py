@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from iql_ray.policy import Policy
-from iql_ray.tracking.registry import DIGEST_TAG, download_policy
-from iql_ray.tracking.saved_policy import check_digest, policy_digest
+from iql_ray.redaction import redacted
+from iql_ray.tracking.names import parse_reference
+from iql_ray.tracking.registry import download_policy
+from iql_ray.tracking.saved_policy import policy_digest
 from iql_ray.tracking.store import open_client, require_store
 
 
@@ -33,22 +35,6 @@ class ServedPolicy:
     """Of weights and description, as the registry has it."""
 
 
-def registered_name(uri: str) -> tuple[str, str | None, str | None]:
-    """Name, alias and version of `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
-
-    Raises:
-        ValueError: the URI is neither.
-    """
-    path = uri.removeprefix("models:/")
-    name, at, alias = path.partition("@")
-    if path != uri and at and name and alias and "/" not in path:
-        return name, alias, None
-    name, slash, version = path.partition("/")
-    if path != uri and slash and name and version.isdecimal():
-        return name, None, version
-    raise ValueError(f"model '{uri}' has no version to follow; expected models:/NAME@ALIAS or models:/NAME/VERSION")
-
-
 def fetch(name: str, version: str, tracking_uri: str) -> ServedPolicy:
     """Download a version, refuse it if it is not what was registered, and act once with it.
 
@@ -59,10 +45,7 @@ def fetch(name: str, version: str, tracking_uri: str) -> ServedPolicy:
     folder = Path(tempfile.mkdtemp(prefix="iql_ray_policy_"))
     try:
         policy_folder = download_policy(uri, tracking_uri, folder)
-        digest = policy_digest(policy_folder)
-        recorded = open_client(tracking_uri).get_model_version(name, version).tags.get(DIGEST_TAG, digest)
-        check_digest(policy_folder, recorded, f"model {uri}")
-        policy = Policy.load(policy_folder)
+        policy, digest = Policy.load(policy_folder), policy_digest(policy_folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     policy.act(np.zeros((1, policy.description.observation_dim)))
@@ -83,9 +66,10 @@ class Follower:
     def __init__(self, uri: str, tracking_uri: str) -> None:
         self._uri = uri
         self._tracking_uri = tracking_uri
-        self._name, self._alias, version = registered_name(uri)
+        named = parse_reference(uri)
+        self._name, self._alias = named.name, named.alias
         require_store(tracking_uri)
-        self.current = self._first(version)
+        self.current = self._first(named.version)
         """Replaced as a whole: whoever took it before keeps a policy that is all of one version."""
         self._problem: str | None = None
         self._checked_at = time.time()
@@ -121,8 +105,8 @@ class Follower:
         except MlflowException as error:
             reason = textwrap.shorten(str(error), 300)
             raise ValueError(
-                f"the registry {self._tracking_uri} does not say what '{self._uri}' is; check that it runs, and "
-                f"--tracking-uri: {reason}"
+                f"the registry {redacted(self._tracking_uri)} does not say what '{self._uri}' is; check that it runs, "
+                f"and --tracking-uri: {reason}"
             ) from error
 
     def _resolve(self) -> str:
@@ -137,7 +121,7 @@ class Follower:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             raise ValueError(
-                f"no version of '{self._name}' has the alias '{self._alias}' on {self._tracking_uri}; "
+                f"no version of '{self._name}' has the alias '{self._alias}' on {redacted(self._tracking_uri)}; "
                 f"promote one with `iql-ray promote`, or name a version: models:/{self._name}/1"
             ) from error
 
