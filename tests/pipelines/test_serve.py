@@ -182,7 +182,7 @@ def _is_open(address: str, port: int) -> bool:
             ("--model", "models:/m@champion", "--tracking-uri", "sqlite:////nowhere/mlflow.db"),
             "store .* does not exist",
         ),
-        (("--model", "runs/1/policy"), "has no version to follow; expected models:/NAME@ALIAS"),
+        (("--model", "runs/1/policy"), "expected models:/NAME/VERSION or models:/NAME@ALIAS"),
         (("--model", "models:/m/1", "--port", "0"), "port is 0, expected 1 to 65535"),
         (("--model", "models:/m/1", "--direct-port", "8000"), "port and direct_port are both 8000"),
         (("--model", "models:/m/1", "--poll-seconds", "0"), "poll_seconds is 0"),
