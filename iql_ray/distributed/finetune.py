@@ -1,8 +1,10 @@
 """The loop of fine-tuning: what is collected goes into replay, the agent is updated, again and again.
 
-Director   on the first learner: asks environments, keeps the ratio, says what is due (`director.py`)
-   | Turn  the same for every learner
-finetune   on every learner: its share of the rows into its ring, its part of the updates, checkpoints
+    Director   on the first learner: asks environments, keeps the ratio, says what is due (`director.py`)
+       | Turn  the same for every learner
+    finetune   on every learner: its share of the rows into its ring, its part of the updates, checkpoints
+
+Plain Python: it runs without Ray as with it.
 """
 
 from __future__ import annotations
