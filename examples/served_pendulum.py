@@ -7,8 +7,8 @@ another `Motor` and other limits.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
+import signal
 
 import gymnasium
 import numpy as np
@@ -42,7 +42,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     motors = [LimitedActions(Motor(), LIMITS) for _ in range(arguments.num_environments)]
     server = EnvironmentServer(motors, port=arguments.port, max_idle_seconds=MAX_IDLE_SECONDS)
-    with contextlib.suppress(KeyboardInterrupt), server:
+    for ending in (signal.SIGINT, signal.SIGTERM):  # being ended is no reason to leave a motor on
+        signal.signal(ending, lambda *_: server.stop())
+    with server:
         server.serve()
 
 

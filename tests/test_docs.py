@@ -125,7 +125,7 @@ def test_the_commands_of_the_page_on_fine_tuning_are_understood() -> None:
 
 def test_the_commands_of_the_search_page_are_understood() -> None:
     page = (DOCS / "search.md").read_text()
-    assert parsed_commands(page) == ["extract", "search", "search"]
+    assert parsed_commands(page) == ["extract", "search", "search", "search"]
     table = re.findall(r"`(--[^`]+)`", page)
     assert "--search random --num-samples 20 --expectile-range 0.5 0.95" in table
     varied = [flags for flags in table if flags.startswith("--vary ")]

@@ -463,7 +463,8 @@ def test_served_from_the_command_line_with_gymnasium_and_numpy_alone():
     assert process.returncode == 0
 
 
-def test_the_example_serves_a_system_that_comes_to_rest():
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_the_example_serves_a_system_that_comes_to_rest(ending: signal.Signals):
     root = Path(__file__).parents[2]
     command = [sys.executable, str(root / "examples/served_pendulum.py"), "--port", "0"]
     paths = {**os.environ, "PYTHONPATH": str(root)}
@@ -477,7 +478,7 @@ def test_the_example_serves_a_system_that_comes_to_rest():
             executed = external.step(np.array([2.0], np.float32))[-1]["executed_action"].tolist()
             external.close()
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(ending)
         assert process.stdout.read() == "client gone, motor off\n"
     assert executed == [1.5]
     assert process.returncode == 0
