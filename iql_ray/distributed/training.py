@@ -76,17 +76,10 @@ def train(run: CheckedRun, show: Show = lambda progress: None, work: Work | None
         RuntimeError: learners failed more often than `max_failures`, or an evaluation failed.
     """
     work = work or Work()
-    device = device_of(run)
-    memory_limit = run.config.memory_limit or default_memory_limit(run.config, device, ray.nodes())
-    window_groups = groups_per_window(run.config, run.manifest, run.num_rows, memory_limit) if work.has_data else None
-    # Saved with the run, so that rows are held or streamed and updates compiled alike wherever it is resumed.
-    kept = {"memory_limit": memory_limit, "compile": resolved_compile(run.config, device)}
-    run = replace(run, config=replace(run.config, **kept))
-    if work.needs_held_data and window_groups is not None:
-        raise ValueError(held_refusal(run.config))
+    run, device, window_groups = _decided(run, work)
     setup = RunSetup(
         config=run.config,
-        recorded_config=replace(work.recorded_config, **kept) if work.recorded_config else run.config,
+        recorded_config=_recorded_config(run, work),
         manifest=run.manifest,
         tracking_uri=run.tracking_uri,
         resumed_folder=run.resumed_folder,
@@ -114,7 +107,7 @@ def train(run: CheckedRun, show: Show = lambda progress: None, work: Work | None
         "run_folder": str(folder),
         "num_updates": run.config.num_updates,
         "dataset_digest": run.manifest.digest,
-        "memory_limit": memory_limit,
+        "memory_limit": run.config.memory_limit,
         "is_streamed": window_groups is not None,
         "is_compiled": run.config.compile == "on",
         "data_return_mean": run.manifest.episode_returns.mean,
@@ -124,6 +117,28 @@ def train(run: CheckedRun, show: Show = lambda progress: None, work: Work | None
         **{name: value for name, value in evaluation.items() if name != "num_updates"},
         **conclusion.result,
     }
+
+
+def _decided(run: CheckedRun, work: Work) -> tuple[CheckedRun, str, int | None]:
+    """The run with what the cluster decides of it, its kind of device, and the row groups of a window where its data
+    are streamed.
+
+    It is saved with the run, so that rows are held or streamed and updates compiled alike wherever it is resumed.
+    """
+    device = device_of(run)
+    memory_limit = run.config.memory_limit or default_memory_limit(run.config, device, ray.nodes())
+    compiled = resolved_compile(run.config, device)
+    run = replace(run, config=replace(run.config, memory_limit=memory_limit, compile=compiled))
+    window_groups = groups_per_window(run.config, run.manifest, run.num_rows, memory_limit) if work.has_data else None
+    if work.needs_held_data and window_groups is not None:
+        raise ValueError(held_refusal(run.config))
+    return run, device, window_groups
+
+
+def _recorded_config(run: CheckedRun, work: Work) -> TrainConfig | FinetuneConfig:
+    if work.recorded_config is None:
+        return run.config
+    return replace(work.recorded_config, memory_limit=run.config.memory_limit, compile=run.config.compile)
 
 
 def device_of(run: CheckedRun) -> str:
