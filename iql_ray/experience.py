@@ -1,12 +1,12 @@
 """The words every floor shares: a batch of transitions, the spaces they live in, the result of an episode, and what
 rollout workers bring back from their environments.
 
-Nothing here computes; torch and numpy are named for types alone, so that reading a manifest never imports it.
+Nothing here computes; neither torch nor numpy is imported with it, so that reading a manifest stays light.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -152,6 +152,19 @@ class Experience:
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+    def rows(self, chosen: slice | np.ndarray) -> Experience:
+        """Some of the rows, as numpy selects them."""
+        return Experience(**{name: values[chosen] for name, values in vars(self).items()})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Experience]) -> Experience:
+        """All rows of each, one after the other; at least one part."""
+        import numpy as np
+
+        if len(parts) == 1:
+            return parts[0]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
 @dataclass(frozen=True, kw_only=True)

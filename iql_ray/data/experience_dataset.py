@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iql_ray.data.experience_log import EXPERIENCE_FOLDER, joined, read_experience, rows_of
+from iql_ray.data.experience_log import EXPERIENCE_FOLDER, read_experience
 from iql_ray.data.sources.recorded_episodes import from_columns
 from iql_ray.data.sources.source import Recorded, Source
 from iql_ray.experience import Experience, Spaces
@@ -30,9 +30,9 @@ def experience_source(run: Path, spaces: Spaces, environment_id: str | None, lic
         raise ValueError(
             f"run {run} has no experience in {run / EXPERIENCE_FOLDER}; expected a run of iql-ray finetune"
         )
-    experience = joined(parts)
+    experience = Experience.joined(parts)
     order = np.lexsort((experience.steps, experience.episodes, experience.environments))
-    ordered = rows_of(experience, order)
+    ordered = experience.rows(order)
     recorded = Recorded(
         spaces=spaces,
         environment_id=environment_id,

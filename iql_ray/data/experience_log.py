@@ -59,7 +59,7 @@ def write_segment(run: Path, first_row: int, parts: Sequence[Experience]) -> Non
     path = folder / f"{first_row:09d}.parquet"
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
-        pq.write_table(experience_table(joined(parts)), file)
+        pq.write_table(experience_table(Experience.joined(parts)), file)
         file.flush()
         os.fsync(file.fileno())
     partial.rename(path)
@@ -84,7 +84,7 @@ def read_experience(run: Path, first_row: int = 0, last_row: int | None = None) 
             continue
         experience = _read_segment(path)
         end = len(experience) if last_row is None else min(len(experience), last_row - start)
-        yield rows_of(experience, slice(max(0, first_row - start), end))
+        yield experience.rows(slice(max(0, first_row - start), end))
 
 
 def rows_on_disk(run: Path) -> int:
@@ -107,7 +107,7 @@ def with_actions(run: Path, stands: Sequence[Stand], num_rows: int) -> tuple[Sta
     for start, path in reversed(_segments(run)):
         if start >= num_rows or not sought:
             continue
-        experience = rows_of(_read_segment(path), slice(num_rows - start))
+        experience = _read_segment(path).rows(slice(num_rows - start))
         for stand in list(sought):
             own = experience.environments == stand.environment
             of_episode = own & (experience.episodes == stand.episode)
@@ -145,19 +145,6 @@ def finished_episodes(run: Path) -> tuple[list[int], list[float]]:
                 returns.append(under_way[environment])
         num_rows += len(experience)
     return ends, returns
-
-
-def joined(parts: Sequence[Experience]) -> Experience:
-    """Several as one, in order; at least one."""
-    if len(parts) == 1:
-        return parts[0]
-    names = [each.name for each in fields(Experience)]
-    return Experience(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
-
-
-def rows_of(experience: Experience, rows: slice | np.ndarray) -> Experience:
-    """Some of the rows, as `numpy` selects them."""
-    return Experience(**{name: values[rows] for name, values in vars(experience).items()})
 
 
 def _read_segment(path: Path) -> Experience:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 Mode = Literal["synchronous", "asynchronous"]
 
 DEFAULT_STEPS_PER_BLOCK: dict[Mode, int] = {"synchronous": 1, "asynchronous": 8}
-EXTERNAL_PREFIX = "external://"
 INITIAL_ENV_STEPS_WITHOUT_DATA = 1000
 """A buffer of a few rows is no experience: the authors' own online baselines begin with some thousand."""
 
@@ -215,7 +214,9 @@ class FinetuneConfig:
     def replays_episodes(self) -> bool:
         """Whether actions are executed again to bring an environment to where it was."""
         if self.resume_episodes == "auto":
-            return not str(self.env).startswith(EXTERNAL_PREFIX)
+            from iql_ray.envs.catalog import EXTERNAL_SCHEME  # as above
+
+            return not str(self.env).startswith(EXTERNAL_SCHEME)
         return self.resume_episodes == "replay"
 
     @property

@@ -56,26 +56,19 @@ def merge(parts: Sequence[Collected]) -> Collected:
     Rows are ordered by their place among those of their environment, then by environment. Without failures that is by
     step of the block; the rows after a failed step move up.
     """
-    experience = concatenate([part.experience for part in parts])
+    experience = Experience.joined([part.experience for part in parts])
     order = _order(experience)
     # Every finished episode has its last row, in the same order: so the episodes follow the rows.
     lasts = np.flatnonzero(experience.terminations | experience.truncations)
     finished = [result for part in parts for result in part.finished]
     assert len(lasts) == len(finished), f"{len(finished)} finished episodes, {len(lasts)} last rows"
     return Collected(
-        experience=_taken(experience, order),
+        experience=experience.rows(order),
         finished=tuple(finished[index] for index in np.argsort(np.argsort(order)[lasts])),
         failures=tuple(sorted((one for part in parts for one in part.failures), key=_environment)),
         stands=tuple(sorted((one for part in parts for one in part.stands), key=_environment)),
         quarantined=tuple(sorted(one for part in parts for one in part.quarantined)),
     )
-
-
-def concatenate(parts: Sequence[Experience]) -> Experience:
-    """All rows of each, one after the other."""
-    if len(parts) == 1:
-        return parts[0]
-    return Experience(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS})
 
 
 def _environment(item: Any) -> int:
@@ -89,7 +82,3 @@ def _order(experience: Experience) -> np.ndarray:
     places = np.empty(len(environments), np.int64)
     places[by_environment] = np.arange(len(environments)) - np.repeat(starts, counts)
     return np.lexsort((environments, places))
-
-
-def _taken(experience: Experience, rows: np.ndarray) -> Experience:
-    return Experience(**{name: getattr(experience, name)[rows] for name in _FIELDS})

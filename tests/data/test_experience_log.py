@@ -10,7 +10,6 @@ from iql_ray.data.experience_log import (
     EXPERIENCE_FOLDER,
     ExperienceLog,
     discard_from,
-    joined,
     newest_stands,
     read_experience,
     rows_on_disk,
@@ -52,15 +51,15 @@ def logged(run: Path) -> ExperienceLog:
 
 def test_what_is_read_is_what_was_written_in_order_and_type(tmp_path: Path) -> None:
     logged(tmp_path)
-    read = joined(list(read_experience(tmp_path)))
-    for name, values in vars(joined([FIRST, SECOND])).items():
+    read = Experience.joined(list(read_experience(tmp_path)))
+    for name, values in vars(Experience.joined([FIRST, SECOND])).items():
         assert getattr(read, name).dtype == values.dtype
         np.testing.assert_array_equal(getattr(read, name), values, err_msg=name)
 
 
 def test_any_range_of_rows_can_be_read(tmp_path: Path) -> None:
     logged(tmp_path)
-    whole = joined([FIRST, SECOND]).actions[:, 0].tolist()
+    whole = Experience.joined([FIRST, SECOND]).actions[:, 0].tolist()
     for first in range(6):
         for last in range(first + 1, 7):
             read = [value for part in read_experience(tmp_path, first, last) for value in part.actions[:, 0].tolist()]

@@ -15,7 +15,6 @@ import ray
 from iql_ray.distributed import collecting, hang_watch
 from iql_ray.distributed.actor_pool import PING, Answer
 from iql_ray.distributed.collecting import CollectingWorkers
-from iql_ray.envs.blocks import concatenate
 from iql_ray.envs.collecting import EnvironmentSet
 from iql_ray.envs.standing import StandKeeper
 from iql_ray.experience import Collected, Experience
@@ -55,7 +54,7 @@ def of_environment(experience: Experience, environment: int) -> Experience:
 
 
 def stream(blocks: Sequence[Collected], environment: int) -> Experience:
-    return of_environment(concatenate([block.experience for block in blocks]), environment)
+    return of_environment(Experience.joined([block.experience for block in blocks]), environment)
 
 
 def first_rows(experience: Experience, number: int) -> Experience:

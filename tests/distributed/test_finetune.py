@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from iql_ray import checkpoint
-from iql_ray.data.experience_log import joined, read_experience
+from iql_ray.data.experience_log import read_experience
 from iql_ray.data.replay import ReplayRing
 from iql_ray.distributed.finetune import Share
 from iql_ray.distributed.finetuning import ring_capacity
@@ -44,7 +44,7 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 
 
 def experience_of(plan: RunPlan) -> Experience:
-    return joined(list(read_experience(plan.run_folder)))
+    return Experience.joined(list(read_experience(plan.run_folder)))
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])

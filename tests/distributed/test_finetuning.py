@@ -18,7 +18,7 @@ from torch import Tensor
 
 from iql_ray import checkpoint, run_folder
 from iql_ray import config as config_io
-from iql_ray.data.experience_log import joined, read_experience
+from iql_ray.data.experience_log import read_experience
 from iql_ray.distributed.checking import check
 from iql_ray.distributed.finetune_checking import CheckedFinetune, check_finetune
 from iql_ray.distributed.finetune_config import FinetuneConfig
@@ -87,7 +87,7 @@ def in_this_process(asked: FinetuneConfig, folder: Path) -> tuple[dict[str, Tens
         device="cpu",
     )
     learner = run_online(plan, checked.config, OnlineNotes(), online=online_of(checked))
-    return learner.agent.tensors(), joined(list(read_experience(folder)))
+    return learner.agent.tensors(), Experience.joined(list(read_experience(folder)))
 
 
 def online_of(checked: CheckedFinetune) -> OnlinePlan:
@@ -103,7 +103,7 @@ def online_of(checked: CheckedFinetune) -> OnlinePlan:
 def assert_undisturbed(run: Path, asked: FinetuneConfig, folder: Path) -> None:
     tensors, experience = in_this_process(asked, folder)
     assert different(final_tensors(run, asked.num_env_steps), tensors) == []
-    for name, values in vars(joined(list(read_experience(run)))).items():
+    for name, values in vars(Experience.joined(list(read_experience(run)))).items():
         np.testing.assert_array_equal(values, getattr(experience, name), err_msg=name)
 
 

@@ -102,13 +102,14 @@ def registry(monkeypatch) -> Any:
     return Registry()
 
 
-def test_a_lease_has_one_holder_at_a_time_and_leaves_nothing_behind(registry):
+def holders_at_once(registry: Any, num_turns: int, **options: Any) -> list[int]:
+    """Eight threads take the lease so many times each; how many had it, each time that one did."""
     inside: list[int] = []
     most: list[int] = []
 
     def hold(number: int) -> None:
-        for _ in range(5):
-            with leased(registry, "pen", 60.0):
+        for _ in range(num_turns):
+            with leased(registry, "pen", 60.0, **options):
                 inside.append(number)
                 most.append(len(inside))
                 time.sleep(0.001)
@@ -119,7 +120,11 @@ def test_a_lease_has_one_holder_at_a_time_and_leaves_nothing_behind(registry):
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == [1] * 40
+    return most
+
+
+def test_a_lease_has_one_holder_at_a_time_and_leaves_nothing_behind(registry):
+    assert holders_at_once(registry, num_turns=5) == [1] * 40
     assert registry.models == {}
 
 
@@ -134,22 +139,7 @@ def test_a_lease_whose_holder_died_is_taken_over_once_it_was_watched_for_its_who
 
 def test_of_many_who_wait_for_a_dead_holder_one_at_a_time_takes_over(registry):
     registry.create_registered_model("pen.promotion-lock.1", {lease.OWNER_TAG: "dead"}, "")
-    inside: list[int] = []
-    most: list[int] = []
-
-    def hold(number: int) -> None:
-        with leased(registry, "pen", 60.0, lease_seconds=2.0):
-            inside.append(number)
-            most.append(len(inside))
-            time.sleep(0.001)
-            inside.remove(number)
-
-    threads = [threading.Thread(target=hold, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == [1] * 8
+    assert holders_at_once(registry, num_turns=1, lease_seconds=2.0) == [1] * 8
 
 
 def test_a_holder_that_took_too_long_stops_before_its_lease_can_be_taken(registry):
