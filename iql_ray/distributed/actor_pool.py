@@ -91,10 +91,12 @@ class ActorPool:
 
     def ping_absent(self) -> None:
         """Ask workers that have not started, or died; one question under way each, answered when they are up."""
-        absent = [worker for worker in self.manager.actor_ids() if worker not in self.ready | self._pinged]
+        absent = self.manager.actors().keys() - self.ready - self._pinged
         if absent:
             self._pinged.update(absent)
-            self.manager.foreach_actor_async(PooledActor.ping, tag=PING, healthy_only=False, remote_actor_ids=absent)
+            self.manager.foreach_actor_async(
+                PooledActor.ping, tag=PING, healthy_only=False, remote_actor_ids=sorted(absent)
+            )
 
     def send(self, worker: int, func: Callable[..., Any], tag: str, arguments: dict[str, Any]) -> None:
         """Have a ready worker call `func`; the answer comes under the tag. Calls are done in the order of sending."""

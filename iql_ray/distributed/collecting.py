@@ -79,6 +79,8 @@ class CollectingWorkers:
             max_calls=MAX_REQUESTS,
             concurrency_groups={HEARTBEAT: 1},
         )
+        self._with_room: list[dict[int, None]] = [{} for _ in range(MAX_REQUESTS)]
+        """Workers that are there, by how many requests they have; those that wait longest first."""
         self._watch = HangWatch(step_timeout_seconds)
         self._sent: tuple[int, Any] | None = None
         self._absent_since = dict.fromkeys(range(num_workers), time.monotonic())
@@ -141,18 +143,15 @@ class CollectingWorkers:
     def request(self, policy: Policy, policy_version: int, num_steps: int) -> bool:
         """Have one worker that is there, and has less than MAX_REQUESTS to do, make a block under this policy.
 
-        The one with least to do is asked. A worker that dies forgets what it was asked; to be called again and again,
-        so that none runs dry.
+        The one with least to do is asked, of several the one that has waited longest. A worker that dies forgets what
+        it was asked; to be called again and again, so that none runs dry.
 
         Returns:
             Whether there was such a worker.
         """
-        room = {
-            worker: len(self._ledger.requests(worker)) for worker in self._pool.ready if self._ledger.num_living(worker)
-        }
-        if not room or min(room.values()) >= MAX_REQUESTS:
+        worker = next((worker for workers in self._with_room for worker in workers), None)
+        if worker is None:
             return False
-        worker = min(room, key=lambda each: (room[each], each))
         self._ask(worker, self._request(policy, policy_version, num_steps, is_repeated=False))
         return True
 
@@ -183,8 +182,17 @@ class CollectingWorkers:
 
     def _ask(self, worker: int, request: Request) -> None:
         self._ledger.ask(worker, request)
+        self._place(worker)
         if worker in self._pool.ready:
             self._send(worker, request)
+
+    def _place(self, worker: int) -> None:
+        """Where it belongs among those that can be asked, after a change."""
+        for workers in self._with_room:
+            workers.pop(worker, None)
+        num_requests = len(self._ledger.requests(worker))
+        if num_requests < MAX_REQUESTS and worker in self._pool.ready and self._ledger.num_living(worker):
+            self._with_room[num_requests][worker] = None
 
     def _send(self, worker: int, request: Request) -> None:
         block = {
@@ -208,6 +216,7 @@ class CollectingWorkers:
                 self._welcome(answer.worker)
             elif answer.tag == COLLECT:
                 arrived.append((answer.worker, self._ledger.receive(answer.worker, answer.value)))
+                self._place(answer.worker)
         for worker in were_ready - self._pool.ready:
             self._lose(worker)
         self._replace_hanging()
@@ -231,10 +240,12 @@ class CollectingWorkers:
         self._pool.send(worker, CollectingWorker.restore, RESTORE, stands)
         for request in self._ledger.requests(worker):
             self._send(worker, request)
+        self._place(worker)
 
     def _lose(self, worker: int) -> None:
         self._absent_since[worker] = time.monotonic()
         self._ledger.lose(worker)
+        self._place(worker)
         self._watch.forget(worker)
 
     def _replace_hanging(self) -> None:

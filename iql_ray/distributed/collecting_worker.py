@@ -96,6 +96,10 @@ class Ledger:
         self._keeper = StandKeeper(stands, has_actions=is_replayed)
         self._requests: list[list[Request]] = [[] for _ in range(num_workers)]
         self._unreported: list[list[EnvironmentFailure]] = [[] for _ in range(num_workers)]
+        self._living, self._pending = [0] * num_workers, [0] * num_workers
+        self.num_living_in_all = self.num_pending_steps = 0
+        for worker in range(num_workers):
+            self._count(worker)
 
     def environments(self, worker: int) -> range:
         return range(worker * self._width, (worker + 1) * self._width)
@@ -111,17 +115,17 @@ class Ledger:
             if self._keeper.stand(number).num_failures >= self._max_failures
         ]
 
-    @property
-    def num_pending_steps(self) -> int:
-        """Of all requests that are not answered."""
-        return sum(
-            request.num_steps * self.num_living(worker)
-            for worker, requests in enumerate(self._requests)
-            for request in requests
-        )
-
     def num_living(self, worker: int) -> int:
-        return self._width - len(self._quarantined_at(worker))
+        """Of its environments, those that are not quarantined."""
+        return self._living[worker]
+
+    def _count(self, worker: int) -> None:
+        """Bring the sums over all workers up to date with one of them: with a thousand, nobody counts them all."""
+        living = self._width - len(self._quarantined_at(worker))
+        pending = living * sum(request.num_steps for request in self._requests[worker])
+        self.num_living_in_all += living - self._living[worker]
+        self.num_pending_steps += pending - self._pending[worker]
+        self._living[worker], self._pending[worker] = living, pending
 
     def stands(self, worker: int) -> tuple[Stand, ...]:
         """Of its environments as of its last block, with actions."""
@@ -133,6 +137,7 @@ class Ledger:
 
     def ask(self, worker: int, request: Request) -> None:
         self._requests[worker].append(request)
+        self._count(worker)
 
     def receive(self, worker: int, collected: Collected) -> Collected:
         """The answer to its oldest request; with those failures of its environments that it could not report."""
@@ -140,6 +145,7 @@ class Ledger:
         self._keeper.follow(collected)
         self.failures += collected.failures
         unreported, self._unreported[worker] = self._unreported[worker], []
+        self._count(worker)
         return replace(collected, failures=(*unreported, *collected.failures))
 
     def lose(self, worker: int) -> None:
@@ -149,6 +155,7 @@ class Ledger:
                 self.num_lost_steps += request.num_steps * self.num_living(worker)
         self._requests[worker] = [request for request in self._requests[worker] if request.is_repeated]
         self.num_restarts += 1
+        self._count(worker)
 
     def hang(self, worker: int, busy: Busy | None, seconds: float) -> None:
         """An environment has failed by taking longer than that: it will begin its next episode.
@@ -169,13 +176,14 @@ class Ledger:
             self._unreported[worker].append(failure)
             stand = self._keeper.stand(number)
             self._keeper.move(replace(stand, episode=episode + 1, num_failures=stand.num_failures + 1))
+        self._count(worker)
 
     def _unknown(self, number: int) -> Busy:
         return Busy(environment=number, episode=self._keeper.stand(number).episode, step=0, seconds=0.0)
 
     def check_living(self) -> None:
         """Raise RuntimeError, with the last failure of each environment, where all are quarantined."""
-        if len(self.quarantined) == len(self._requests) * self._width:
+        if not self.num_living_in_all:
             last = {failure.environment: failure.message for failure in self.failures}
             raise RuntimeError(
                 f"all {len(self.quarantined)} environments failed {self._max_failures} times and are quarantined: "
