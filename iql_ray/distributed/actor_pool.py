@@ -69,18 +69,20 @@ class ActorPool:
     ) -> None:
         from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
-        # "DEFAULT": not inside the placement group of the actor or trainer that this object may live in.
-        remote: Callable[..., Any] = ray.remote(
-            num_cpus=num_cpus_each,
-            max_restarts=-1,
-            scheduling_strategy="DEFAULT",
-            runtime_env={"env_vars": ONE_THREAD},
-            **options,
-        )
-        actors: list[Any] = [remote(actor_class).remote(*each) for each in arguments]
+        actors = self._start(actor_class, arguments, num_cpus=num_cpus_each, **options)
         self.manager = FaultTolerantActorManager(actors, max_remote_requests_in_flight_per_actor=max_calls)
         self.ready: set[int] = set()
         self._pinged: set[int] = set()
+
+    def _start(
+        self, actor_class: type[PooledActor], arguments: Sequence[tuple[Any, ...]], **options: Any
+    ) -> list[Any]:
+        """Handles of new actors."""
+        # "DEFAULT": not inside the placement group of the actor or trainer that this object may live in.
+        remote: Callable[..., Any] = ray.remote(
+            max_restarts=-1, scheduling_strategy="DEFAULT", runtime_env={"env_vars": ONE_THREAD}, **options
+        )
+        return [remote(actor_class).remote(*each) for each in arguments]
 
     def __len__(self) -> int:
         return self.manager.num_actors()
