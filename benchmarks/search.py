@@ -177,6 +177,7 @@ def in_this_process(config: SearchConfig, folder: Path, judge: ExactReturns) -> 
         critics_from=None,
         read_spec=listed_spec,
         data={(): TrialData(shard=[], transforms=transforms)},
+        stop_order=None,
     )
     specs = list(planned_trials(config, len(config.inverse_temperatures)))
     random.Random(config.seed).shuffle(specs)

@@ -179,7 +179,8 @@ def _run(prog: str, execute: Callable[[], Mapping[str, Any]]) -> int:
         print(f"{prog}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except SystemExit as stopped:  # Ray turns SIGTERM into exit(15), and its trainer Ctrl-C into exit(0)
-        print(f"{prog}: stopped", file=sys.stderr)
+        notes = getattr(stopped, "__notes__", [])  # how to go on
+        print(redacted("; ".join([f"{prog}: stopped", *notes])), file=sys.stderr)
         return 128 + stopped.code if isinstance(stopped.code, int) and stopped.code else INTERRUPTED
     except StoreUnavailableError as error:
         print(f"{prog}: failed: {error}", file=sys.stderr)

@@ -142,6 +142,18 @@ class Director:
         collected = self._take_arrived(num_updates)
         return self._turn(collected, self._share_of_owed(num_updates), num_updates)
 
+    def last_turn(self, num_updates: int) -> Turn:
+        """Save where the run stands, and end, though it is not over."""
+        return Turn(
+            rows=self._packed([]),
+            policy_versions=_NO_VERSIONS,
+            num_updates=0,
+            num_env_steps=self._num_settled,
+            is_saved=True,
+            is_evaluated=num_updates == self._evaluated_update,
+            is_over=True,
+        )
+
     def online_state(self, num_env_steps: int) -> dict[str, Any]:
         """What a checkpoint keeps of it, as plain JSON types."""
         stands = [

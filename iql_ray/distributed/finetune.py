@@ -9,21 +9,31 @@ Plain Python: it runs without Ray as with it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from iql_ray.data.replay import ReplayRing
 from iql_ray.distributed import collective
 from iql_ray.distributed.background_writer import BackgroundWriter
-from iql_ray.distributed.director import Director, OnlineRecorder
+from iql_ray.distributed.director import Director, OnlineRecorder, Turn
 from iql_ray.distributed.learner import Learner, Recorder, RunningMeans, freeze_collector, save
+from iql_ray.distributed.stopping import never
 
 
-def finetune(learner: Learner, share: Share, director: Director | None, recorder: OnlineRecorder) -> None:
+def finetune(
+    learner: Learner,
+    share: Share,
+    director: Director | None,
+    recorder: OnlineRecorder,
+    is_stop_ordered: Callable[[], bool] = never,
+) -> None:
     """Fine-tune until the director says that it is over; every learner runs it in step.
 
     Args:
         learner: whose minibatches draw from the share's ring.
         director: on the first learner alone.
+        is_stop_ordered: asked of the first learner; once it says so, all save where they stand and return.
     """
     agent, means = learner.agent, RunningMeans()
     with BackgroundWriter() as writer:
@@ -31,7 +41,7 @@ def finetune(learner: Learner, share: Share, director: Director | None, recorder
             _save(learner, recorder, writer, director, num_env_steps=0, is_evaluated=True)
         is_frozen, is_over = False, False
         while not is_over:
-            turn = collective.from_first(director and director.next_turn(agent.update_count))
+            turn = collective.from_first(director and _next_turn(director, agent.update_count, is_stop_ordered()))
             share.add(turn.rows, turn.policy_versions)
             for _ in range(turn.num_updates):
                 means.add(agent.update(next(learner.sampler)))
@@ -49,6 +59,10 @@ def finetune(learner: Learner, share: Share, director: Director | None, recorder
                 writer.wait()
                 writer.submit(director.write_experience())
             is_over = turn.is_over
+
+
+def _next_turn(director: Director, num_updates: int, is_stopped: bool) -> Turn:
+    return director.last_turn(num_updates) if is_stopped else director.next_turn(num_updates)
 
 
 class Share:

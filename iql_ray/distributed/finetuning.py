@@ -44,6 +44,7 @@ from iql_ray.distributed.local_collector import LocalCollector
 from iql_ray.distributed.members import load_trained
 from iql_ray.distributed.monitor import Conclusion
 from iql_ray.distributed.shards import learner_rows
+from iql_ray.distributed.stopping import listener_to
 from iql_ray.distributed.training import Show, Work, spare_cpus, train
 from iql_ray.envs.action_limits import maker_of
 from iql_ray.evaluation.online_curve import online_curve, summarize_online
@@ -125,7 +126,7 @@ def run_online_learner(settings: dict[str, Any]) -> None:
     if rank > 0:
         finetune(learner, share, None, recorder)
         return
-    with collector_of(plan, online, saved, num_rows) as collector:
+    with listener_to(settings["monitor"]) as stop, collector_of(plan, online, saved, num_rows) as collector:
         director = Director(
             online.config,
             layout,
@@ -138,7 +139,7 @@ def run_online_learner(settings: dict[str, Any]) -> None:
             evaluated_update(saved),
             saved.online["totals"] if saved is not None else {},
         )
-        finetune(learner, share, director, recorder)
+        finetune(learner, share, director, recorder, stop.is_set)
 
 
 def evaluated_update(saved: checkpoint.Checkpoint | None) -> int | None:

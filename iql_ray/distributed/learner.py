@@ -31,7 +31,14 @@ from iql_ray.data.transforms import Transforms
 from iql_ray.distributed import collective
 from iql_ray.distributed.background_writer import BackgroundWriter
 from iql_ray.distributed.shards import learner_rows
+from iql_ray.distributed.stopping import listener_to, never
 from iql_ray.distributed.train_config import TrainConfig
+from iql_ray.distributed.train_intervals import (
+    is_average_due,
+    is_checkpoint_due,
+    is_evaluation_due,
+    is_stop_possible,
+)
 from iql_ray.experience import Spaces, TransitionBatch
 from iql_ray.policy import Policy, PolicyDescription
 
@@ -176,24 +183,34 @@ def export_policy(weights: dict[str, Tensor], spaces: Spaces, transforms: Transf
     return Policy({name: value.numpy().copy() for name, value in weights.items()}, description)
 
 
-def train(learner: Learner, batches: Iterator[TransitionBatch], recorder: Recorder) -> None:
+def train(
+    learner: Learner,
+    batches: Iterator[TransitionBatch],
+    recorder: Recorder,
+    is_stop_ordered: Callable[[], bool] = never,
+) -> None:
     """The one loop: update until the run's length, reporting and saving at the configured numbers of updates.
 
     Every learner runs it in step; the first one reports and writes. A point of the curves comes before the checkpoint
     of the same update, so that no resume leaves a gap. Checkpoints are written beside the updates that follow.
+
+    Args:
+        is_stop_ordered: asked of the first learner; once it says so, all save where they stand and return.
     """
     config, agent, means = learner.plan.config, learner.agent, RunningMeans()
     with BackgroundWriter() as writer:
         if agent.update_count == 0:
             save(learner, recorder, writer, is_to_be_evaluated=config.evaluation_method is not None)
-        lap, first_update = Lap(agent.update_count), agent.update_count + 1
-        while agent.update_count < config.num_updates:
+        lap, first_update, is_stopped = Lap(agent.update_count), agent.update_count + 1, False
+        while agent.update_count < config.num_updates and not is_stopped:
             means.add(agent.update(next(batches)))
             if agent.update_count == first_update:
                 freeze_collector()
             if is_average_due(config, agent.update_count):
                 learner.average_networks()
-            is_saved = is_checkpoint_due(config, agent.update_count)
+            if is_stop_possible(config, agent.update_count):
+                is_stopped = collective.from_first(is_stop_ordered())
+            is_saved = is_stopped or is_checkpoint_due(config, agent.update_count)
             if is_saved or agent.update_count % config.log_interval_updates == 0:
                 metrics = {**means.take(), **lap.take(agent.update_count)}
                 if learner.rank == 0:
@@ -277,24 +294,6 @@ def checkpoint_of(learner: Learner, *, is_to_be_evaluated: bool = False) -> chec
     )
 
 
-def is_average_due(config: TrainConfig, update_count: int) -> bool:
-    """Where learners go by themselves in between: at their interval, and so that they agree in a checkpoint."""
-    every = config.average_every
-    return every is not None and (update_count % every == 0 or is_checkpoint_due(config, update_count))
-
-
-def is_checkpoint_due(config: TrainConfig, update_count: int) -> bool:
-    """At the checkpoint interval, with every evaluation, and at the end."""
-    is_due = update_count % config.checkpoint_interval_updates == 0 or update_count == config.num_updates
-    return is_due or is_evaluation_due(config, update_count)
-
-
-def is_evaluation_due(config: TrainConfig, update_count: int) -> bool:
-    """At the evaluation interval, before the first update and after the last; never where nothing evaluates."""
-    is_due = update_count % config.eval_interval_updates == 0 or update_count == config.num_updates
-    return is_due and config.evaluation_method is not None
-
-
 class MonitorRecorder:
     """Sends the first learner's news to the monitor actor."""
 
@@ -345,4 +344,5 @@ def run_learner(settings: dict[str, Any]) -> None:
     saved = newest_for_all(plan.run_folder, recorder.warn)
     if saved is not None:
         learner.restore(saved)
-    train(learner, learner.sampler, recorder)
+    with listener_to(settings["monitor"]) as stop:
+        train(learner, learner.sampler, recorder, stop.is_set)

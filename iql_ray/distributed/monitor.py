@@ -21,6 +21,7 @@ from iql_ray.data.prepared import Manifest
 from iql_ray.distributed.finetune_config import FinetuneConfig
 from iql_ray.distributed.recording import begin_record
 from iql_ray.distributed.rollout_workers import RolloutWorkers
+from iql_ray.distributed.stopping import Answer, StopOrder
 from iql_ray.distributed.train_config import TrainConfig
 from iql_ray.envs.action_limits import NO_LIMITS
 from iql_ray.evaluation.fqe import fitted_evaluation
@@ -263,13 +264,14 @@ class RunSetup:
 
 
 class RunMonitorActor(RunMonitor):
-    """The monitor inside its actor: opens the run's record and its rollout workers there.
+    """The monitor inside its actor: opens the run's record and its rollout workers there, passes on the order to end.
 
     It opens in a call of its own, before any other: what is refused then reaches the driver as the ValueError that it
     is, where a failing constructor would be a dead actor.
     """
 
     def __init__(self) -> None:
+        self._order = StopOrder()
         self._workers: RolloutWorkers | None = None
         self._setup: RunSetup | None = None
 
@@ -289,6 +291,14 @@ class RunMonitorActor(RunMonitor):
             return {}
         is_here = is_embedded(self._setup.tracking_uri)
         return self.close(status, model, EMBEDDED_TIMEOUT_SECONDS if is_here else SERVER_TIMEOUT_SECONDS)
+
+    def stop(self) -> bool:
+        """As `StopOrder.stop`."""
+        return self._order.stop()
+
+    def heartbeat(self, worker: str, is_busy: bool) -> Answer:
+        """As `StopOrder.heartbeat`."""
+        return self._order.heartbeat(worker, is_busy)
 
     def _evaluation(self, setup: RunSetup) -> Evaluate | None:
         config = setup.config

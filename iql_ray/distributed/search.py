@@ -19,6 +19,7 @@ from iql_ray import config as config_io
 from iql_ray.data.selection import count_selected
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed.data_memory import default_memory_limit, groups_per_window
+from iql_ray.distributed.job import job_tags
 from iql_ray.distributed.search_answer import PAGE_FILE, Answer, find_answer, write_answer
 from iql_ray.distributed.search_checking import CheckedSearch
 from iql_ray.distributed.search_config import SearchConfig
@@ -39,6 +40,7 @@ from iql_ray.distributed.search_trainable import (
 )
 from iql_ray.distributed.search_tuning import Follower, Show, tuned
 from iql_ray.distributed.shards import learner_shards
+from iql_ray.distributed.stopping import start_order, terminated
 from iql_ray.distributed.training import device_of
 
 
@@ -56,8 +58,12 @@ def search(checked: CheckedSearch, show: Show = lambda progress: None) -> dict[s
     config, device = resolved(checked)
     manifest = checked.run.manifest
     record = open_record(config, manifest, checked.run.tracking_uri, checked.resumed_folder)
-    with _ended(record):
-        specs, failures = _run_trials(replace(checked, config=config), device, record, show)
+    with terminated() as termination, _ended(record):
+        record.parent.set_tags(job_tags())
+        order = start_order()
+        how_to_go_on = f"to go on: iql-ray search --resume {record.run_id} --storage {config.storage}"
+        with termination.saves(lambda: ray.get(order.stop.remote()), how_to_go_on):
+            specs, failures = _run_trials(replace(checked, config=config), device, record, order, show)
         record.wait()
         try:
             answer = find_answer(config, record.folder, specs)
@@ -109,7 +115,7 @@ def resolved(checked: CheckedSearch) -> tuple[SearchConfig, str]:
 
 
 def _run_trials(
-    checked: CheckedSearch, device: str, record: SearchRecord, show: Show
+    checked: CheckedSearch, device: str, record: SearchRecord, stop_order: Any, show: Show
 ) -> tuple[list[TrialSpec], list[Exception]]:
     """Run those that are not over; all that there are, in their order, and why some failed."""
     config = checked.config
@@ -118,13 +124,15 @@ def _run_trials(
     waiting = [spec for spec in planned if not record.is_recorded(spec)]
     if planned and not waiting:
         return planned, []
-    settings = _settings(checked, device, record.folder, waiting)
+    settings = _settings(checked, device, record.folder, waiting, stop_order)
     follower = Follower(record, settings, len(planned) or config.num_samples, len(planned) - len(waiting), show)
     results = tuned(settings, waiting, device, follower)
     return planned or list(dict.fromkeys(follower.finished)), list(results.errors)
 
 
-def _settings(checked: CheckedSearch, device: str, folder: Path, waiting: Sequence[TrialSpec]) -> TrialSettings:
+def _settings(
+    checked: CheckedSearch, device: str, folder: Path, waiting: Sequence[TrialSpec], stop_order: Any
+) -> TrialSettings:
     """What all trials have in common, their data included: one copy for those of the same rows."""
     config, manifest = checked.config, checked.run.manifest
     keys = data_keys(config, waiting)
@@ -142,6 +150,7 @@ def _settings(checked: CheckedSearch, device: str, folder: Path, waiting: Sequen
         critics_from=checked.critics_from,
         read_spec=partial(sampled_spec, config) if config.search == "optuna" else listed_spec,
         data={key: _data(checked, key, room, waiting) for key in keys},
+        stop_order=stop_order,
     )
 
 

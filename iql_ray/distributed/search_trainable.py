@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import math
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from iql_ray.distributed.search_generations import first_settings
 from iql_ray.distributed.search_plan import TrialSpec, Varied, data_key, trial_config
 from iql_ray.distributed.search_trial import TRIALS_FOLDER, Judge, TrialPlan, TrialRun
 from iql_ray.distributed.shards import learner_rows
+from iql_ray.distributed.stopping import listener_to
 from iql_ray.evaluation.episodes import split_into_groups
 from iql_ray.evaluation.fqe import fitted_evaluation
 from iql_ray.evaluation.statistics import summarize
@@ -56,6 +58,8 @@ class TrialSettings:
     """From Tune's configuration of a trial."""
     data: Mapping[Varied, TrialData]
     """By the varied settings that it depends on (`data_key`)."""
+    stop_order: Any
+    """Actor handle of a `StopOrder`."""
 
 
 def trial_folder(search_folder: Path, spec: TrialSpec) -> Path:
@@ -160,14 +164,18 @@ class TrialTrainable(tune.Trainable):
         self._settings = settings
         self._judge = judge_of(settings.config)
         self._lock = FolderLock()
+        self._stop = listener_to(settings.stop_order)
         self._trial: TrialRun | None = None
         self._begin(config)
 
     def step(self) -> dict[str, Any]:
         assert self._trial is not None
-        state = self._trial.advance()
-        while not (self._trial.is_done or self._is_heard(state)):
+        with self._stop:
             state = self._trial.advance()
+            while not (self._trial.is_done or self._is_heard(state) or self._stop.is_set()):
+                state = self._trial.advance()
+        if self._stop.is_set():
+            threading.Event().wait()  # all is saved, and this process is about to be killed; Tune is told nothing more
         if self._trial.is_waiting:
             self._lock.release()  # another process may go on with it
             state["score"] = state["score"] if math.isfinite(state["score"]) else -math.inf  # the worst, not unknown
@@ -194,6 +202,7 @@ class TrialTrainable(tune.Trainable):
         return True
 
     def cleanup(self) -> None:
+        self._stop.close()
         self._lock.release()
         if isinstance(self._judge, RolloutJudge):
             self._judge.close()
@@ -205,4 +214,4 @@ class TrialTrainable(tune.Trainable):
         self._lock.take(trial_folder(settings.search_folder, spec))
         device = torch.device("cuda" if settings.device == "cuda" else "cpu")
         rows = learner_rows(settings.data[data_key(spec.varied)].shard[0], device)
-        self._trial = TrialRun(trial_plan(settings, spec), rows, self._judge)
+        self._trial = TrialRun(trial_plan(settings, spec), rows, self._judge, self._stop.is_set)

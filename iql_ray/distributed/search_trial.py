@@ -81,10 +81,17 @@ class TrialRun:
     Args:
         rows: what its learner learns from.
         judge: scores a policy.
+        is_stop_ordered: once it says so, a phase saves where it stands and stops there.
     """
 
-    def __init__(self, plan: TrialPlan, rows: Tensor | StreamedRows, judge: Judge) -> None:
-        self._plan, self._rows, self._judge = plan, rows, judge
+    def __init__(
+        self,
+        plan: TrialPlan,
+        rows: Tensor | StreamedRows,
+        judge: Judge,
+        is_stop_ordered: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._plan, self._rows, self._judge, self._is_stop_ordered = plan, rows, judge, is_stop_ordered
         self.folder = plan.run.run_folder
         self.folder.mkdir(parents=True, exist_ok=True)
         config_io.save(plan.run.config, self.folder / run_folder.CONFIG_FILE)
@@ -106,7 +113,7 @@ class TrialRun:
         if not self.is_done and not self.is_waiting:
             if self._change() is not None:
                 self._phase = self._policies_phase()
-            self._phase.advance()
+            self._phase.advance(self._is_stop_ordered)
             self._settle()
         return self.state()
 
@@ -289,15 +296,15 @@ class Phase:
     def is_over(self) -> bool:
         return self.agent.update_count >= self._plan.config.num_updates
 
-    def advance(self) -> None:
-        """Update until a stop or a checkpoint is due, and save there."""
+    def advance(self, is_stop_ordered: Callable[[], bool]) -> None:
+        """Update until a stop or a checkpoint is due, or a stop is ordered, and save there."""
         learner, agent, config = self._learner, self.agent, self._plan.config
         first_update = agent.update_count + 1
         while not self.is_over:
             self._means.add(agent.update(next(learner.sampler)))
             if agent.update_count == first_update:
                 freeze_collector()
-            is_due = agent.update_count in self._due
+            is_due = agent.update_count in self._due or is_stop_ordered()
             if is_due or agent.update_count % config.log_interval_updates == 0:
                 self._record()
             if is_due:

@@ -29,9 +29,11 @@ from iql_ray.distributed.compiling import resolved_compile
 from iql_ray.distributed.data_memory import default_memory_limit, groups_per_window
 from iql_ray.distributed.finetune_checking import held_refusal
 from iql_ray.distributed.finetune_config import FinetuneConfig
+from iql_ray.distributed.job import job_tags
 from iql_ray.distributed.learner import RunPlan, run_learner
 from iql_ray.distributed.monitor import Conclusion, PolicyModel, Progress, RunSetup, start_monitor
 from iql_ray.distributed.shards import learner_shards
+from iql_ray.distributed.stopping import terminated
 from iql_ray.distributed.train_config import TrainConfig
 
 Show = Callable[[Progress], None]
@@ -86,14 +88,16 @@ def train(run: CheckedRun, show: Show = lambda progress: None, work: Work | None
         num_cpus_per_eval_worker=spare_cpus(run.config, run.config.num_eval_workers),
     )
     monitor = start_monitor()
-    with _ended(monitor):
+    with terminated() as termination, _ended(monitor):
         opened = monitor.open.remote(setup)  # takes seconds; the data is packed meanwhile
         shards = _shards(run, window_groups) if work.has_data else [ray.put(None)] * run.config.num_learners
         run_id, folder = ray.get(opened)
+        monitor.keep.remote(Conclusion(tags=job_tags()))
         _warn(monitor, run.warnings)
         with _watched(monitor, show):
             plan = _plan(run, folder, device)
-            _fit(plan, work.execute, {**work.settings, "plan": plan, "shards": shards, "monitor": monitor})
+            with termination.saves(lambda: ray.get(monitor.stop.remote()), _how_to_go_on(setup, run_id)):
+                _fit(plan, work.execute, {**work.settings, "plan": plan, "shards": shards, "monitor": monitor})
             ray.get(monitor.finish_evaluations.remote())
             checkpoint.prune(folder, run.config.num_checkpoints_to_keep)
             conclusion = work.conclude(folder)
@@ -205,6 +209,11 @@ def _fit(plan: RunPlan, execute: Callable[[dict[str, Any]], None], settings: dic
         ),
     )
     trainer.fit()
+
+
+def _how_to_go_on(setup: RunSetup, run_id: str) -> str:
+    command = "finetune" if isinstance(setup.recorded_config, FinetuneConfig) else "train"
+    return f"to go on: iql-ray {command} --resume {run_id} --storage {setup.recorded_config.storage}"
 
 
 def _model(run: CheckedRun, folder: Path, tags: dict[str, str]) -> PolicyModel | None:

@@ -19,8 +19,6 @@ from iql_ray.distributed.learner import (
     Learner,
     RunningMeans,
     RunPlan,
-    is_checkpoint_due,
-    is_evaluation_due,
     save,
     train,
 )
