@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from iql_ray.algorithm.fqe_config import FQEConfig
+from iql_ray.distributed.roles import parse_resources
 from pipelines import command_line
-from pipelines.ray_session import ray_session
+from pipelines.ray_session import cluster_nodes, ray_session
 
 if TYPE_CHECKING:
     from iql_ray.evaluation.fqe import FittedQEvaluator
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 DEFAULT_DISCOUNT = 0.99
 
 SETTINGS_OF = {
-    "rollouts": ("env", "num_episodes", "num_workers"),
+    "rollouts": ("env", "num_episodes", "num_workers", "rollout_resources", "dry_run"),
     "fqe": ("dataset", "discount", "device", "fqe"),
 }
 """What belongs to one method alone."""
@@ -56,6 +57,11 @@ class EvaluateConfig:
     """Episodes; rollouts only. The same seed gives the same returns on any number of workers."""
     num_workers: int = 2
     """Rollout workers at most; each keeps 8 environments and one CPU busy."""
+    rollout_resources: tuple[str, ...] = ()
+    """Custom resources of the cluster that each rollout worker asks for, as NAME=AMOUNT ..., such as
+    iql_rollout=0.001."""
+    dry_run: bool = False
+    """Say which nodes of the cluster would take which rollout workers, and stop."""
     dataset: Path | None = None
     """Folder made by `iql-ray prepare` to judge the policy by; by default the one that the run learned from. Fqe
     only, as are all below that begin with fqe."""
@@ -89,6 +95,7 @@ class EvaluateConfig:
             raise ValueError(f"temperature is {self.temperature}, expected 0 or more")
         if self.discount is not None and not 0 <= self.discount < 1:
             raise ValueError(f"discount is {self.discount}, expected a number in [0, 1)")
+        parse_resources("rollout_resources", self.rollout_resources)
         self._check_method()
 
     def _check_method(self) -> None:
@@ -153,17 +160,26 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 def _rolled_out(config: EvaluateConfig, evaluated: Evaluated) -> dict[str, Any]:
     """Check the environment against the policy, run the episodes."""
+    from iql_ray.distributed.run_roles import evaluation_roles
     from iql_ray.evaluation.episodes import check_policy, split_into_groups
+    from pipelines.placement import show_placement
+    from pipelines.progress import say
 
     environment_id = config.env or evaluated.environment_id
     if environment_id is None:
         raise ValueError(f"{evaluated.source} does not say in which environment it acts; name one with --env")
     check_policy(evaluated.policy, environment_id)
-    num_groups = len(split_into_groups(config.num_episodes, config.seed))
+    num_workers = min(config.num_workers, len(split_into_groups(config.num_episodes, config.seed)))
+    roles = evaluation_roles(num_workers, config.rollout_resources)
+    if config.dry_run:
+        return show_placement(cluster_nodes(), lambda device, nodes: roles, "cpu", num_workers)
+    resources = parse_resources("rollout_resources", config.rollout_resources)
     with ray_session():
+        from iql_ray.distributed.cluster_room import await_room
         from iql_ray.distributed.rollout_workers import RolloutWorkers
 
-        with RolloutWorkers(environment_id, min(config.num_workers, num_groups)) as workers:
+        await_room(roles, say)
+        with RolloutWorkers(environment_id, num_workers, resources=resources) as workers:
             results = workers.evaluate(evaluated.policy, config.num_episodes, config.seed, config.temperature)
     from iql_ray.evaluation.statistics import summarize
 

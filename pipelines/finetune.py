@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iql_ray.distributed.finetune_config import FinetuneConfig
 from pipelines import command_line
-from pipelines.ray_session import ray_session
+from pipelines.ray_session import cluster_nodes, ray_session
 
 if TYPE_CHECKING:
     from iql_ray.distributed.finetune_checking import CheckedFinetune
@@ -27,20 +28,32 @@ MOST_CHECKED_ROWS = 50_000
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """Fine-tune as configured; returns the run's id, folder, model, and what fine-tuning has changed."""
     from iql_ray.distributed.finetune_checking import check_finetune
-    from pipelines.progress import shown_progress
+    from pipelines.progress import say, shown_progress
 
     checked = check_finetune(config)
     if config.dry_run_actions:
         return _check_actions(checked)
-    _check_destination(config)
     asked = checked.config
     # Learner, evaluation and rollout workers, one logical CPU each; they share the cores that there are.
     num_cpus = asked.num_learners * asked.cpus_per_learner + asked.num_rollout_workers + asked.num_eval_workers + 1
+    if config.dry_run:
+        return _placement(checked, num_cpus)
+    _check_destination(config)
     with ray_session(num_cpus), shown_progress(asked.num_env_steps, "environment steps") as show:
         from iql_ray.distributed.finetuning import run_finetuning
 
-        result = run_finetuning(checked, show)
+        result = run_finetuning(checked, show, say)
     return {**result, "saved_experience": _save_experience(asked, result)}
+
+
+def _placement(checked: CheckedFinetune, num_cpus: int) -> dict[str, Any]:
+    """Which nodes would take which processes."""
+    from iql_ray.distributed.run_roles import finetune_roles
+    from pipelines.placement import show_placement
+
+    asked, learner = checked.config, checked.run.config
+    roles_of = partial(finetune_roles, asked, learner)
+    return show_placement(cluster_nodes(num_cpus), roles_of, learner.device, asked.num_learners)
 
 
 def _check_actions(checked: CheckedFinetune) -> dict[str, Any]:

@@ -39,6 +39,11 @@ def shown_progress(total: int, unit: Unit = "updates") -> Iterator[Callable[[Pro
         yield show
 
 
+def say(line: str) -> None:
+    """A line for people, beside what is shown of progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class Messages:
     """What a run has had to say so far, each of it written once."""
 

@@ -10,6 +10,10 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from iql_ray.distributed.roles import Node
 
 MIN_LOCAL_CPUS = 4
 """Logical CPUs of a local session at least: on a two-core laptop a learner and its evaluation workers would
@@ -66,16 +70,28 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
-def cluster_resources() -> dict[str, float]:
-    """CPUs and GPUs of the cluster that RAY_ADDRESS names; without one, those of this machine, starting nothing."""
+def cluster_nodes(num_cpus: int | None = None) -> list[Node]:
+    """The nodes of the cluster that RAY_ADDRESS names; without one, the local session as it would be, not started.
+
+    Args:
+        num_cpus: as for `ray_session`.
+    """
     if os.environ.get("RAY_ADDRESS"):
         with ray_session():
-            import ray
+            from iql_ray.distributed.cluster_room import alive_nodes
 
-            return {name: float(amount) for name, amount in ray.cluster_resources().items()}
+            return alive_nodes()
     import torch
 
-    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    from iql_ray.distributed.roles import Node
+
+    resources = {"CPU": float(num_cpus or default_num_cpus()), "GPU": float(torch.cuda.device_count())}
+    return [Node(address="this machine", total=resources, free=resources)]
+
+
+def default_num_cpus() -> int:
+    """Logical CPUs of a local session."""
+    return max(MIN_LOCAL_CPUS, os.cpu_count() or 1)
 
 
 def _environment() -> dict[str, str]:
@@ -95,8 +111,12 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
     if address:
         ray.init(address=address, logging_level=logging.WARNING)
     else:
-        num_cpus = num_cpus or max(MIN_LOCAL_CPUS, os.cpu_count() or 1)
-        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, logging_level=logging.WARNING)
+        ray.init(
+            address="local",
+            num_cpus=num_cpus or default_num_cpus(),
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+        )
 
 
 def _quieten_data() -> None:

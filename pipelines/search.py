@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from iql_ray.distributed.search_config import SearchConfig
 from pipelines import command_line
-from pipelines.progress import Messages
-from pipelines.ray_session import cluster_resources, ray_session
+from pipelines.progress import Messages, say
+from pipelines.ray_session import cluster_nodes, ray_session
 
 if TYPE_CHECKING:
     from iql_ray.distributed.search_tuning import SearchProgress
@@ -32,13 +32,13 @@ def search(config: SearchConfig) -> dict[str, Any]:
     if config.dry_run:
         from iql_ray.distributed.search_estimate import estimate, in_words
 
-        found = estimate(checked, cluster_resources())
+        found = estimate(checked, cluster_nodes(os.cpu_count()))
         print(in_words(found), file=sys.stderr)
         return found
     with ray_session(num_cpus=os.cpu_count()):
         from iql_ray.distributed import search as searching
 
-        result = searching.search(checked, Lines().show)
+        result = searching.search(checked, Lines().show, say)
     print(f"\n{result['verdict']}\npage: {result['search_html']}", file=sys.stderr)
     return result
 

@@ -5,7 +5,7 @@ It knows who is there, brings calls to them and answers back. What the calls are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -55,6 +55,7 @@ class ActorPool:
         actor_class: of every actor; runs with one thread.
         arguments: of the constructor, one tuple per actor.
         num_cpus_each: what Ray reserves for an actor.
+        resources: custom ones of the nodes that actors belong on.
         max_calls: under way at one actor at a time, of one tag.
     """
 
@@ -64,19 +65,18 @@ class ActorPool:
         arguments: Sequence[tuple[Any, ...]],
         *,
         num_cpus_each: float,
+        resources: Mapping[str, float] | None = None,
         max_calls: int = 1,
         **options: Any,
     ) -> None:
         from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
-        actors = self._start(actor_class, arguments, num_cpus=num_cpus_each, **options)
+        actors = self._start(actor_class, arguments, num_cpus=num_cpus_each, resources=dict(resources or {}), **options)
         self.manager = FaultTolerantActorManager(actors, max_remote_requests_in_flight_per_actor=max_calls)
         self.ready: set[int] = set()
         self._pinged: set[int] = set()
 
-    def _start(
-        self, actor_class: type[PooledActor], arguments: Sequence[tuple[Any, ...]], **options: Any
-    ) -> list[Any]:
+    def _start(self, actor_class: type[PooledActor], arguments: Sequence[tuple[Any, ...]], **options: Any) -> list[Any]:
         """Handles of new actors."""
         # "DEFAULT": not inside the placement group of the actor or trainer that this object may live in.
         remote: Callable[..., Any] = ray.remote(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from iql_ray import checkpoint, config, run_folder
 from iql_ray.algorithm.agent import IQLAgent
@@ -23,6 +23,9 @@ from iql_ray.tracking.store import resolve_tracking_uri
 
 AnyConfig = TypeVar("AnyConfig", bound=TrainConfig)
 Resumable = TypeVar("Resumable", bound=TrainConfig | FinetuneConfig)
+
+SAID_ANEW = ("storage", "tracking_uri", "learner_resources", "rollout_resources", "dry_run")
+"""What may be given with --resume, for the run may go on elsewhere."""
 
 MIN_EPISODES = 2
 """Fitted Q evaluation holds one out and learns from the other."""
@@ -123,13 +126,14 @@ def _check_one_policy(asked: TrainConfig) -> None:
 
 
 def resumed_config(asked: Resumable, folder: Path) -> Resumable:
-    """The interrupted run's (or search's) own configuration; where its record goes may be said anew.
+    """The interrupted run's (or search's) own configuration; where it runs and its record goes may be said anew.
 
     Raises:
         ValueError: another setting was given too, which could not be obeyed.
     """
     kind = type(asked)
-    say_nothing = kind(resume=asked.resume, storage=asked.storage, tracking_uri=asked.tracking_uri)
+    anew: dict[str, Any] = {name: getattr(asked, name) for name in SAID_ANEW}
+    say_nothing = kind(resume=asked.resume, **anew)
     if asked != say_nothing:
         given = config.flatten(config.to_dict(asked))
         silent = config.flatten(config.to_dict(say_nothing))
@@ -139,7 +143,8 @@ def resumed_config(asked: Resumable, folder: Path) -> Resumable:
             "drop them, or start a new run"
         )
     saved = config.load(kind, folder / run_folder.CONFIG_FILE)
-    return replace(saved, storage=asked.storage, tracking_uri=asked.tracking_uri or saved.tracking_uri)
+    chosen = {name: value or getattr(saved, name) for name, value in anew.items()}
+    return replace(saved, **chosen)
 
 
 def _with_enough_episodes(asked: TrainConfig, manifest: Manifest) -> tuple[TrainConfig, tuple[str, ...]]:

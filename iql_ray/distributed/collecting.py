@@ -8,7 +8,7 @@ trained here, and no experience is kept but the actions of unfinished episodes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -48,6 +48,7 @@ class CollectingWorkers:
         is_replayed: whether unfinished episodes are gone through again where a worker is replaced, as simulators can;
             otherwise the next ones begin.
         num_cpus_each: what Ray reserves for a worker.
+        resources: custom ones of the nodes that workers belong on.
         stands: where the environments stand, with actions; those without are new.
         name: of the environment, for messages; only asked for where `make` is a function.
     """
@@ -65,6 +66,7 @@ class CollectingWorkers:
         max_env_failures: int = 3,
         is_replayed: bool = True,
         num_cpus_each: float = 1.0,
+        resources: Mapping[str, float] | None = None,
         stands: Sequence[Stand] = (),
         name: str | None = None,
     ) -> None:
@@ -76,6 +78,7 @@ class CollectingWorkers:
             CollectingWorker,
             [(make, self._ledger.environments(worker), options) for worker in range(num_workers)],
             num_cpus_each=num_cpus_each,
+            resources=resources,
             max_calls=MAX_REQUESTS,
             concurrency_groups={HEARTBEAT: 1},
         )

@@ -13,6 +13,8 @@ from iql_ray.data.memory import GIB, LearnerData
 from iql_ray.data.packed import RowLayout
 from iql_ray.data.prepared import Manifest, shard_paths
 from iql_ray.data.row_groups import stored_groups
+from iql_ray.distributed.roles import slots
+from iql_ray.distributed.run_roles import learner_role
 from iql_ray.distributed.train_config import TrainConfig
 
 OBJECT_STORE_SHARE = 0.5
@@ -55,9 +57,7 @@ def default_memory_limit(config: TrainConfig, device: str, nodes: Sequence[Mappi
     limits = []
     for node in nodes:
         resources = node["Resources"]
-        room = min(config.num_learners, int(resources.get("CPU", 0) // config.cpus_per_learner))
-        if device == "cuda":
-            room = min(room, int(resources.get("GPU", 0)))
+        room = min(config.num_learners, slots(resources, learner_role(config, device).each))
         if node["Alive"] and room:
             limits.append(OBJECT_STORE_SHARE * resources.get("object_store_memory", 0) / room)
     if not limits:

@@ -87,8 +87,9 @@ def learner_config(asked: FinetuneConfig, trained: TrainConfig, member: Member) 
     shared = {
         name: getattr(asked, name)
         for name in (
-            "seed", "num_updates", "num_learners", "device", "cpus_per_learner", "compile", "precision",
-            "memory_limit", "num_checkpoints_to_keep", "num_eval_episodes", "num_eval_workers", "max_failures",
+            "seed", "num_updates", "num_learners", "device", "cpus_per_learner", "learner_resources",
+            "rollout_resources", "compile", "precision", "memory_limit", "num_checkpoints_to_keep",
+            "num_eval_episodes", "num_eval_workers", "max_failures",
             "storage", "tracking_uri", "experiment", "run_name", "register_as",
         )
     }  # fmt: skip

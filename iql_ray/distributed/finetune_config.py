@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from iql_ray.distributed.roles import parse_resources
 from iql_ray.distributed.train_config import Device
 
 if TYPE_CHECKING:
@@ -80,6 +81,10 @@ class FinetuneConfig:
     """Where learners compute; auto takes a GPU where the cluster has one for each learner."""
     cpus_per_learner: int = 1
     """CPU threads of each learner."""
+    learner_resources: tuple[str, ...] = ()
+    """Custom resources of the cluster that each learner asks for, as NAME=AMOUNT ...; see iql-ray train."""
+    rollout_resources: tuple[str, ...] = ()
+    """The same of each rollout and evaluation worker, such as iql_rollout=0.001."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the update; see iql-ray train."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -139,6 +144,8 @@ class FinetuneConfig:
     """Register the best policy under this name."""
     resume: str | None = None
     """Run id or folder of interrupted fine-tuning to finish; its own configuration holds."""
+    dry_run: bool = False
+    """Say which nodes of the cluster would take which processes, and stop."""
 
     def __post_init__(self) -> None:
         if not self.resume and (self.run is None) == (self.model is None):
@@ -167,6 +174,8 @@ class FinetuneConfig:
         for name in ("updates_per_env_step", "step_timeout_seconds", "memory_limit"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} = {value}: expected a positive number")
+        parse_resources("learner_resources", self.learner_resources)
+        parse_resources("rollout_resources", self.rollout_resources)
         self._check_together()
 
     def _check_together(self) -> None:

@@ -34,6 +34,7 @@ from iql_ray.data.packing import pack_columns
 from iql_ray.data.replay import MixedSampler, ReplayRing, ReplaySampler, Sampler, online_share
 from iql_ray.data.streaming import StreamedRows, sampler_of
 from iql_ray.distributed import collective
+from iql_ray.distributed.cluster_room import Say
 from iql_ray.distributed.collecting import CollectingWorkers
 from iql_ray.distributed.director import Director
 from iql_ray.distributed.finetune import Share, finetune
@@ -43,9 +44,11 @@ from iql_ray.distributed.learner import Learner, MonitorRecorder, RunPlan, begin
 from iql_ray.distributed.local_collector import LocalCollector
 from iql_ray.distributed.members import load_trained
 from iql_ray.distributed.monitor import Conclusion
+from iql_ray.distributed.roles import parse_resources
+from iql_ray.distributed.run_roles import finetune_roles
 from iql_ray.distributed.shards import learner_rows
 from iql_ray.distributed.stopping import listener_to
-from iql_ray.distributed.training import Show, Work, spare_cpus, train
+from iql_ray.distributed.training import Show, Work, train
 from iql_ray.envs.action_limits import maker_of
 from iql_ray.evaluation.online_curve import online_curve, summarize_online
 from iql_ray.experience import Stand
@@ -63,10 +66,11 @@ class OnlinePlan:
     """The run whose agent goes on, first."""
     num_source_updates: int
     member: Member
-    num_cpus_per_rollout_worker: float
 
 
-def run_finetuning(checked: CheckedFinetune, show: Show = lambda progress: None) -> dict[str, Any]:
+def run_finetuning(
+    checked: CheckedFinetune, show: Show = lambda progress: None, say: Say = lambda line: None
+) -> dict[str, Any]:
     """Fine-tune as configured, or finish interrupted fine-tuning; Ray must be initialised.
 
     Returns:
@@ -82,19 +86,18 @@ def run_finetuning(checked: CheckedFinetune, show: Show = lambda progress: None)
         source=checked.source,
         num_source_updates=checked.num_source_updates,
         member=checked.member,
-        num_cpus_per_rollout_worker=spare_cpus(
-            checked.run.config, config.num_rollout_workers + config.num_eval_workers
-        ),
     )
     work = Work(
         execute=run_online_learner,
         settings={"online": online},
         recorded_config=config,
+        num_other_workers=config.num_rollout_workers,
+        roles=partial(finetune_roles, config, checked.run.config),
         has_data=not config.without_offline_data,
         needs_held_data=not config.without_offline_data and config.online_fraction is None,
         conclude=partial(conclude, online),
     )
-    return train(checked.run, show, work)
+    return train(checked.run, show, work, say)
 
 
 def run_online_learner(settings: dict[str, Any]) -> None:
@@ -234,7 +237,8 @@ def collector_of(
         step_timeout_seconds=config.step_timeout_seconds,
         max_env_failures=config.max_env_failures,
         is_replayed=config.replays_episodes,
-        num_cpus_each=online.num_cpus_per_rollout_worker,
+        num_cpus_each=plan.num_cpus_per_worker,
+        resources=parse_resources("rollout_resources", config.rollout_resources),
         stands=stands,
     )
 

@@ -53,6 +53,8 @@ class RunPlan:
     transforms: Transforms
     dataset_digest: str
     device: str
+    num_cpus_per_worker: float = 0.0
+    """What each rollout worker that a learner starts asks for, beside the custom resources of the configuration."""
 
 
 class Recorder(Protocol):

@@ -20,6 +20,7 @@ from iql_ray import checkpoint, run_folder
 from iql_ray.data.prepared import Manifest
 from iql_ray.distributed.finetune_config import FinetuneConfig
 from iql_ray.distributed.recording import begin_record
+from iql_ray.distributed.roles import parse_resources
 from iql_ray.distributed.rollout_workers import RolloutWorkers
 from iql_ray.distributed.stopping import Answer, StopOrder
 from iql_ray.distributed.train_config import TrainConfig
@@ -313,8 +314,9 @@ class RunMonitorActor(RunMonitor):
 
         def evaluate(policy: Policy) -> dict[str, Any]:
             if self._workers is None:
+                resources = parse_resources("rollout_resources", config.rollout_resources)
                 self._workers = RolloutWorkers(
-                    environment_id, config.num_eval_workers, setup.num_cpus_per_eval_worker, limits
+                    environment_id, config.num_eval_workers, setup.num_cpus_per_eval_worker, limits, resources
                 )
             seed = child_seed(config.seed, "evaluation")
             return summarize(self._workers.evaluate(policy, config.num_eval_episodes, seed), environment_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -110,14 +110,21 @@ class RolloutWorkers:
         num_workers: processes, each with up to GROUP_WIDTH environments.
         num_cpus_each: what Ray reserves for a worker.
         limits: of what is executed.
+        resources: custom ones of the nodes that workers belong on.
     """
 
     def __init__(
-        self, environment_id: str, num_workers: int, num_cpus_each: float = 1.0, limits: ActionLimits = NO_LIMITS
+        self,
+        environment_id: str,
+        num_workers: int,
+        num_cpus_each: float = 1.0,
+        limits: ActionLimits = NO_LIMITS,
+        resources: Mapping[str, float] | None = None,
     ) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers is {num_workers}, expected at least 1")
-        self._pool = ActorPool(RolloutWorker, [(environment_id, limits)] * num_workers, num_cpus_each=num_cpus_each)
+        arguments = [(environment_id, limits)] * num_workers
+        self._pool = ActorPool(RolloutWorker, arguments, num_cpus_each=num_cpus_each, resources=resources)
         self._environment_id = environment_id
         self._num_evaluations = 0
 

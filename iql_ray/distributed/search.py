@@ -18,8 +18,10 @@ import ray
 from iql_ray import config as config_io
 from iql_ray.data.selection import count_selected
 from iql_ray.data.transforms import Transforms
+from iql_ray.distributed.cluster_room import Say, alive_nodes, await_room
 from iql_ray.distributed.data_memory import default_memory_limit, groups_per_window
 from iql_ray.distributed.job import job_tags
+from iql_ray.distributed.run_roles import trial_role
 from iql_ray.distributed.search_answer import PAGE_FILE, Answer, find_answer, write_answer
 from iql_ray.distributed.search_checking import CheckedSearch
 from iql_ray.distributed.search_config import SearchConfig
@@ -44,7 +46,7 @@ from iql_ray.distributed.stopping import start_order, terminated
 from iql_ray.distributed.training import device_of
 
 
-def search(checked: CheckedSearch, show: Show = lambda progress: None) -> dict[str, Any]:
+def search(checked: CheckedSearch, show: Show = lambda progress: None, say: Say = lambda line: None) -> dict[str, Any]:
     """Search as configured, or finish an interrupted search; Ray must be initialised.
 
     Returns:
@@ -55,7 +57,7 @@ def search(checked: CheckedSearch, show: Show = lambda progress: None) -> dict[s
         ValueError: the cluster does not have what the configuration asks for.
         RuntimeError: a trial failed more often than `max_failures`.
     """
-    config, device = resolved(checked)
+    config, device = resolved(checked, say)
     manifest = checked.run.manifest
     record = open_record(config, manifest, checked.run.tracking_uri, checked.resumed_folder)
     with terminated() as termination, _ended(record):
@@ -98,7 +100,7 @@ def search(checked: CheckedSearch, show: Show = lambda progress: None) -> dict[s
     }
 
 
-def resolved(checked: CheckedSearch) -> tuple[SearchConfig, str]:
+def resolved(checked: CheckedSearch, say: Say = lambda line: None) -> tuple[SearchConfig, str]:
     """The configuration with everything decided that depends on the cluster, as it is saved with the search, and the
     device.
 
@@ -107,8 +109,9 @@ def resolved(checked: CheckedSearch) -> tuple[SearchConfig, str]:
     """
     config = checked.config
     device = device_of(checked.run)
+    nodes = await_room([trial_role(config, device, 1)], say)
     limit = config.memory_limit or default_memory_limit(checked.run.config, device, ray.nodes())
-    slots = num_slots(config, device, ray.cluster_resources())
+    slots = num_slots(config, device, nodes)
     members = members_per_trial(config, device, slots)
     compiled = resolved_search_compile(config, device)
     return replace(config, memory_limit=limit, members_per_trial=members, device=device, compile=compiled), device
@@ -139,7 +142,7 @@ def _settings(
     assert config.memory_limit is not None
     room = DataRoom(
         held=config.memory_limit / len(keys),
-        streamed=config.memory_limit / num_slots(config, device, ray.cluster_resources()),
+        streamed=config.memory_limit / num_slots(config, device, alive_nodes()),
     )
     return TrialSettings(
         config=config,

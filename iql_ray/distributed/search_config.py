@@ -87,7 +87,7 @@ class SearchConfig(TrainConfig):
     """Of an episode; discounted-return, by the agent's discount, where a goal reached sooner is to be worth more.
     (Fitted Q evaluation is always discounted.)"""
     dry_run: bool = False
-    """Say what would be trained, its memory and time, and stop."""
+    """Say what would be trained, its memory and time and where, and stop."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,6 +95,11 @@ class SearchConfig(TrainConfig):
             raise ValueError(
                 f"num_learners = {self.num_learners}: a trial is one learner; cores are filled by trials side by side, "
                 "see --max-concurrent-trials"
+            )
+        if self.rollout_resources:
+            raise ValueError(
+                f"rollout_resources = {' '.join(self.rollout_resources)}: a trial steps its environments by itself; "
+                "its nodes are chosen by --learner-resources"
             )
         for name in ("num_samples", "members_per_trial", "max_concurrent_trials", "extract_updates",
                      "first_rung_updates", "perturbation_interval_updates", "num_final_episodes"):  # fmt: skip

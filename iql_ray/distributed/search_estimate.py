@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -18,6 +18,9 @@ from iql_ray.data.memory import GIB
 from iql_ray.data.packed import RowLayout, UniformSampler
 from iql_ray.distributed.compiling import resolved_compile
 from iql_ray.distributed.data_memory import learner_data
+from iql_ray.distributed.roles import Node, placed, room
+from iql_ray.distributed.roles import in_words as placement_in_words
+from iql_ray.distributed.run_roles import trial_role
 from iql_ray.distributed.search_checking import CheckedSearch
 from iql_ray.distributed.search_config import SearchConfig
 from iql_ray.distributed.search_plan import TrialSpec, members_per_trial, planned_trials, train_config, trial_config
@@ -25,13 +28,12 @@ from iql_ray.distributed.trial_memory import trial_bytes
 
 NUM_WARM_UP, NUM_MEASURED = 5, 30
 NUM_NOISE_ROWS = 4096
+MOST_TRIALS = 2**31
+"""At a time, in any cluster."""
 
 
-def estimate(checked: CheckedSearch, resources: Mapping[str, float]) -> dict[str, Any]:
+def estimate(checked: CheckedSearch, nodes: Sequence[Node]) -> dict[str, Any]:
     """What `--dry-run` says.
-
-    Args:
-        resources: CPU and GPU, of the cluster.
 
     Returns:
         num_trials, num_members, members_per_trial, num_concurrent_trials, updates_per_trial, data_gigabytes (once a
@@ -39,9 +41,9 @@ def estimate(checked: CheckedSearch, resources: Mapping[str, float]) -> dict[str
         thread), hours, trials (their members). Time leaves out evaluation, and what asha saves.
     """
     config = checked.config
-    has_gpu = bool(resources.get("GPU", 0)) and torch.cuda.is_available()
+    has_gpu = any(node.total.get("GPU") for node in nodes) and torch.cuda.is_available()
     device = "cuda" if config.device != "cpu" and has_gpu else "cpu"
-    slots = num_slots(config, device, resources)
+    slots = num_slots(config, device, nodes)
     config = replace(config, members_per_trial=members_per_trial(config, device, slots))
     assert config.members_per_trial is not None
     specs = planned_trials(config, config.members_per_trial) if config.search != "optuna" else _samples(config)
@@ -65,6 +67,7 @@ def estimate(checked: CheckedSearch, resources: Mapping[str, float]) -> dict[str
         "updates_per_second": rate,
         "hours": rounds * num_updates / rate / 3600,
         "trials": [described(spec) for spec in specs],
+        "placement": placed([trial_role(config, device, min(slots, len(specs)))], nodes),
     }
 
 
@@ -75,15 +78,9 @@ def resolved_search_compile(config: SearchConfig, device: str) -> Literal["on", 
     return resolved_compile(train_config(config), device)
 
 
-def num_slots(config: SearchConfig, device: str, resources: Mapping[str, float]) -> int:
-    """Trials that there is room for at a time.
-
-    Args:
-        resources: CPU and GPU, of the cluster.
-    """
-    slots = int(resources.get("CPU", 1) // config.cpus_per_learner)
-    if device == "cuda":
-        slots = min(slots, int(resources.get("GPU", 0) / config.gpus_per_trial))
+def num_slots(config: SearchConfig, device: str, nodes: Sequence[Node]) -> int:
+    """Trials that there is room for at a time."""
+    slots = room(trial_role(config, device, MOST_TRIALS), nodes)
     return max(1, min(slots, config.max_concurrent_trials or slots))
 
 
@@ -132,6 +129,7 @@ def in_words(found: Mapping[str, Any]) -> str:
         f"time: about {duration}, evaluation left out: {found['updates_per_trial']:,} updates a trial at "
         f"{found['updates_per_second']:.0f} a second, measured here",
         *(f"  {_line(trial)}" for trial in found["trials"]),
+        placement_in_words(found["placement"]),
     ]
     return "\n".join(lines)
 

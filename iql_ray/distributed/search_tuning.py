@@ -17,6 +17,7 @@ from ray import tune
 
 from iql_ray import config as config_io
 from iql_ray import run_folder
+from iql_ray.distributed.run_roles import trial_role
 from iql_ray.distributed.search_config import Axis, Range, SearchConfig
 from iql_ray.distributed.search_pbt import Generations
 from iql_ray.distributed.search_plan import TrialSpec, sampled_axes
@@ -60,7 +61,8 @@ def tuned(settings: TrialSettings, waiting: Sequence[TrialSpec], device: str, fo
     config, folder = settings.config, settings.search_folder
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    resources = {"cpu": config.cpus_per_learner, **({"gpu": config.gpus_per_trial} if device == "cuda" else {})}
+    each = trial_role(config, device, 1).each
+    resources = {name.lower() if name in ("CPU", "GPU") else name: amount for name, amount in each.items()}
     return tune.Tuner(
         tune.with_resources(tune.with_parameters(TrialTrainable, settings=settings), resources),
         param_space=_param_space(config, waiting),

@@ -12,6 +12,7 @@ from iql_ray.algorithm.fqe_config import DURING_TRAINING, FQEConfig
 from iql_ray.algorithm.iql_config import CriticObjective, IQLConfig, Population
 from iql_ray.data.selection import RowSelection
 from iql_ray.data.transforms import TransformConfig
+from iql_ray.distributed.roles import parse_resources
 
 Device = Literal["auto", "cpu", "cuda"]
 EvaluationMethod = Literal["rollouts", "fqe"]
@@ -60,6 +61,11 @@ class TrainConfig:
     """Where learners compute; auto takes a GPU where the cluster has one for each learner."""
     cpus_per_learner: int = 1
     """CPU threads of each learner; two runs of one thread beat one run of two."""
+    learner_resources: tuple[str, ...] = ()
+    """Custom resources of the cluster that each learner asks for, as NAME=AMOUNT ...: they keep learners on nodes that
+    were started with them. A label more than a quota: iql_learner=0.001."""
+    rollout_resources: tuple[str, ...] = ()
+    """The same of each rollout and evaluation worker, such as iql_rollout=0.001."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the update: takes some ten seconds once, and a tenth off each update. auto: on a CPU,
     where a C++ compiler is found and it pays: in a long run whose learners do not average gradients. The run keeps
@@ -102,6 +108,8 @@ class TrainConfig:
     """Register the best policy (the last one where nothing was evaluated) under this name."""
     resume: str | None = None
     """Run id or folder of an interrupted run to finish; its own configuration holds."""
+    dry_run: bool = False
+    """Say which nodes of the cluster would take which processes, and stop."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -131,6 +139,8 @@ class TrainConfig:
             )
         if not self.dataset and not self.resume:
             raise ValueError("--dataset is required: the folder that `iql-ray prepare --out` made")
+        parse_resources("learner_resources", self.learner_resources)
+        parse_resources("rollout_resources", self.rollout_resources)
         assert self.selection  # refuses a share of episodes, or members, that there cannot be
         self._check_evaluation()
 

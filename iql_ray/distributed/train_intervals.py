@@ -1,4 +1,4 @@
-"""At which numbers of updates something is due, from the configuration alone: every learner comes to the same answer."""
+"""At which numbers of updates something is due, from the configuration alone: every learner finds the same."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from iql_ray import checkpoint, run_folder
 from iql_ray.data.lineage import lineage_tags
 from iql_ray.data.prepared import shard_paths
 from iql_ray.distributed.checking import CheckedRun
+from iql_ray.distributed.cluster_room import Say, alive_nodes, await_room, may_grow
 from iql_ray.distributed.compiling import resolved_compile
 from iql_ray.distributed.data_memory import default_memory_limit, groups_per_window
 from iql_ray.distributed.finetune_checking import held_refusal
@@ -32,6 +34,8 @@ from iql_ray.distributed.finetune_config import FinetuneConfig
 from iql_ray.distributed.job import job_tags
 from iql_ray.distributed.learner import RunPlan, run_learner
 from iql_ray.distributed.monitor import Conclusion, PolicyModel, Progress, RunSetup, start_monitor
+from iql_ray.distributed.roles import Node, Role
+from iql_ray.distributed.run_roles import cpus_of_workers, learner_role, least_roles, train_roles
 from iql_ray.distributed.shards import learner_shards
 from iql_ray.distributed.stopping import terminated
 from iql_ray.distributed.train_config import TrainConfig
@@ -55,19 +59,26 @@ class Work:
     """What the run's folder and record say it was asked for; None: the learners' configuration."""
     has_data: bool = True
     """Whether learners take rows of the dataset."""
+    num_other_workers: int = 0
+    """Beside those that evaluate."""
+    roles: Callable[[str, Sequence[Node]], Sequence[Role]] | None = None
+    """From device and nodes; by default the roles of training."""
     needs_held_data: bool = False
     """Whether these must not be streamed."""
     conclude: Callable[[Path], Conclusion] = lambda folder: Conclusion()
     """From the run's folder, once all is evaluated, to what is to be kept of it."""
 
 
-def train(run: CheckedRun, show: Show = lambda progress: None, work: Work | None = None) -> dict[str, Any]:
+def train(
+    run: CheckedRun, show: Show = lambda progress: None, work: Work | None = None, say: Say = lambda line: None
+) -> dict[str, Any]:
     """Train as configured, or finish an interrupted run; Ray must be initialised.
 
     Args:
         run: what `check` made of the configuration.
         show: called about every second with where the run stands.
         work: of the learners; by default they train offline.
+        say: called with a line now and then while the cluster has no room for the run, and may grow.
 
     Returns:
         run_id, run_folder, num_updates, model_uri, model_selected_by (rollouts or fqe, or last where nothing was
@@ -78,14 +89,16 @@ def train(run: CheckedRun, show: Show = lambda progress: None, work: Work | None
         RuntimeError: learners failed more often than `max_failures`, or an evaluation failed.
     """
     work = work or Work()
-    run, device, window_groups = _decided(run, work)
+    run, device, window_groups = _decided(run, work, say)
+    num_workers = run.config.num_eval_workers + work.num_other_workers
+    num_cpus = cpus_of_workers(run.config, device, alive_nodes(), num_workers)
     setup = RunSetup(
         config=run.config,
         recorded_config=_recorded_config(run, work),
         manifest=run.manifest,
         tracking_uri=run.tracking_uri,
         resumed_folder=run.resumed_folder,
-        num_cpus_per_eval_worker=spare_cpus(run.config, run.config.num_eval_workers),
+        num_cpus_per_eval_worker=num_cpus,
     )
     monitor = start_monitor()
     with terminated() as termination, _ended(monitor):
@@ -95,7 +108,7 @@ def train(run: CheckedRun, show: Show = lambda progress: None, work: Work | None
         monitor.keep.remote(Conclusion(tags=job_tags()))
         _warn(monitor, run.warnings)
         with _watched(monitor, show):
-            plan = _plan(run, folder, device)
+            plan = _plan(run, folder, device, num_cpus)
             with termination.saves(lambda: ray.get(monitor.stop.remote()), _how_to_go_on(setup, run_id)):
                 _fit(plan, work.execute, {**work.settings, "plan": plan, "shards": shards, "monitor": monitor})
             ray.get(monitor.finish_evaluations.remote())
@@ -123,13 +136,15 @@ def train(run: CheckedRun, show: Show = lambda progress: None, work: Work | None
     }
 
 
-def _decided(run: CheckedRun, work: Work) -> tuple[CheckedRun, str, int | None]:
+def _decided(run: CheckedRun, work: Work, say: Say) -> tuple[CheckedRun, str, int | None]:
     """The run with what the cluster decides of it, its kind of device, and the row groups of a window where its data
     are streamed.
 
     It is saved with the run, so that rows are held or streamed and updates compiled alike wherever it is resumed.
     """
-    device = device_of(run)
+    device, roles_of = device_of(run), work.roles or partial(train_roles, run.config)
+    nodes = alive_nodes()
+    await_room(least_roles(roles_of(device, nodes), nodes), say)
     memory_limit = run.config.memory_limit or default_memory_limit(run.config, device, ray.nodes())
     compiled = resolved_compile(run.config, device)
     run = replace(run, config=replace(run.config, memory_limit=memory_limit, compile=compiled))
@@ -146,25 +161,28 @@ def _recorded_config(run: CheckedRun, work: Work) -> TrainConfig | FinetuneConfi
 
 
 def device_of(run: CheckedRun) -> str:
-    """Which kind of device the cluster has for every learner; a resumed run stays on its own kind."""
-    asked, resources = run.config, ray.cluster_resources()
+    """Which kind of device the cluster has for every learner; a resumed run stays on its own kind.
+
+    Raises:
+        ValueError: cuda was asked for, and this cluster will never have it.
+    """
+    asked, num_gpus = run.config, _num_gpus()
     device = run.resumed_device or asked.device
-    num_gpus, num_cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
-    if torch.version.cuda is None:
-        num_gpus = 0  # Ray counts cards; this torch cannot use one
-    if device == "cuda" and num_gpus < asked.num_learners:
+    if device == "cuda" and num_gpus < asked.num_learners and not may_grow():
         raise ValueError(
             f"device cuda needs {asked.num_learners} GPUs, the cluster has {num_gpus} for torch {torch.__version__}; "
             "use --device cpu (a run that began on GPUs continues on GPUs)"
         )
-    if num_cpus < asked.num_learners * asked.cpus_per_learner:
-        raise ValueError(
-            f"{asked.num_learners} learners of {asked.cpus_per_learner} CPUs need more than the {num_cpus} CPUs that "
-            "the cluster has; lower --num-learners or --cpus-per-learner"
-        )
     if device == "auto":
         return "cuda" if num_gpus >= asked.num_learners else "cpu"
     return device
+
+
+def _num_gpus() -> int:
+    """Cards that learners can use: Ray counts those of this node too where this node's torch cannot use one."""
+    here, *others = alive_nodes()
+    nodes = others if torch.version.cuda is None else [here, *others]
+    return int(sum(node.total.get("GPU", 0) for node in nodes))
 
 
 def _shards(run: CheckedRun, window_groups: int | None) -> list[ray.ObjectRef]:
@@ -174,14 +192,7 @@ def _shards(run: CheckedRun, window_groups: int | None) -> list[ray.ObjectRef]:
     )
 
 
-def spare_cpus(asked: TrainConfig, num_workers: int) -> float:
-    """What each of some workers reserves: one where the cluster has them to spare; otherwise they share the learners'
-    cores."""
-    spare = ray.available_resources().get("CPU", 0) - asked.num_learners * asked.cpus_per_learner
-    return 1.0 if spare >= num_workers else 0.0
-
-
-def _plan(run: CheckedRun, folder: Path, device: str) -> RunPlan:
+def _plan(run: CheckedRun, folder: Path, device: str, num_cpus_per_worker: float) -> RunPlan:
     return RunPlan(
         config=run.config,
         run_folder=folder,
@@ -189,6 +200,7 @@ def _plan(run: CheckedRun, folder: Path, device: str) -> RunPlan:
         transforms=run.transforms,
         dataset_digest=run.manifest.digest,
         device=device,
+        num_cpus_per_worker=num_cpus_per_worker,
     )
 
 
@@ -200,7 +212,9 @@ def _fit(plan: RunPlan, execute: Callable[[dict[str, Any]], None], settings: dic
         train_loop_config=settings,
         torch_config=TorchConfig(backend="nccl" if is_cuda else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=asked.num_learners, use_gpu=is_cuda, resources_per_worker={"CPU": asked.cpus_per_learner}
+            num_workers=asked.num_learners,
+            use_gpu=is_cuda,
+            resources_per_worker=dict(learner_role(asked, plan.device).each),
         ),
         run_config=RunConfig(
             name=f"{folder.name}-{len(list((folder / TRAINER_FOLDER).glob('*')))}",

@@ -96,7 +96,6 @@ def online_of(checked: CheckedFinetune) -> OnlinePlan:
         source=checked.source,
         num_source_updates=checked.num_source_updates,
         member=checked.member,
-        num_cpus_per_rollout_worker=0.0,
     )
 
 
