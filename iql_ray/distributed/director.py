@@ -169,7 +169,8 @@ class Director:
 
     def point(self, turn: Turn, num_updates: int, ring: ReplayRing) -> dict[str, float]:
         """What a point of the curves says of environments and replay."""
-        return self.numbers.take(turn.num_env_steps, num_updates, self._collector.num_lost_steps, ring)
+        numbers = self.numbers.take(turn.num_env_steps, num_updates, self._collector.num_lost_steps, ring)
+        return {**numbers, "online/num_pending_steps": self._collector.num_pending_steps}
 
     def is_spill_due(self) -> bool:
         """Whether what was collected should be on the disk by now, for it will not come again."""

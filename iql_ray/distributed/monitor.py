@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from iql_ray import checkpoint, run_folder
 from iql_ray.data.prepared import Manifest
 from iql_ray.distributed.finetune_config import FinetuneConfig
+from iql_ray.distributed.metrics import RunGauges
 from iql_ray.distributed.recording import begin_record
 from iql_ray.distributed.roles import parse_resources
 from iql_ray.distributed.rollout_workers import RolloutWorkers
@@ -30,6 +31,7 @@ from iql_ray.evaluation.statistics import summarize
 from iql_ray.policy import Policy
 from iql_ray.seeding import child_seed
 from iql_ray.tracking.runs import FinalStatus, RunLogger
+from iql_ray.tracking.spool import bytes_waiting
 from iql_ray.tracking.store import is_embedded
 
 Evaluate = Callable[[Policy], dict[str, Any]]
@@ -280,9 +282,14 @@ class RunMonitorActor(RunMonitor):
         """Begin or go on with the run's record; its id and folder."""
         logger = _resume_record(setup) if setup.resumed_folder else _begin_record(setup)
         torch.set_num_threads(1)  # evaluation from data computes here
-        super().__init__(logger, self._evaluation(setup))
+        self._gauges = RunGauges(logger.run_id, setup.recorded_config.experiment)
+        super().__init__(logger, self._gauges.follow(self._evaluation(setup)))
         self._setup = setup
         return logger.run_id, logger.folder
+
+    def record(self, step: int, metrics: dict[str, float]) -> None:
+        super().record(step, metrics)
+        self._gauges.record(step, metrics, bytes_waiting(self.folder))
 
     def end(self, status: FinalStatus, model: PolicyModel | None = None) -> dict[str, Any]:
         """Close workers and record; nothing where the record was never opened."""

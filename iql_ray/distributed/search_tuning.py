@@ -17,6 +17,7 @@ from ray import tune
 
 from iql_ray import config as config_io
 from iql_ray import run_folder
+from iql_ray.distributed.metrics import SearchGauges
 from iql_ray.distributed.run_roles import trial_role
 from iql_ray.distributed.search_config import Axis, Range, SearchConfig
 from iql_ray.distributed.search_pbt import Generations
@@ -24,6 +25,7 @@ from iql_ray.distributed.search_plan import TrialSpec, sampled_axes
 from iql_ray.distributed.search_record import SearchRecord
 from iql_ray.distributed.search_trainable import SPEC_KEY, TrialSettings, TrialTrainable
 from iql_ray.seeding import child_seed_32
+from iql_ray.tracking.spool import bytes_waiting
 
 TUNE_FOLDER = "tune"
 SAMPLES_FILE = "samples.jsonl"
@@ -121,6 +123,7 @@ class Follower(tune.Callback):
     ) -> None:
         self.finished: list[TrialSpec] = []
         self._record, self._settings, self._show = record, settings, show
+        self._gauges = SearchGauges(record.run_id, settings.config.experiment)
         self._num_trials, self._num_before = num_trials, num_finished
         self._running: dict[str, dict[str, Any]] = {}
         self._best: float | None = None
@@ -160,10 +163,18 @@ class Follower(tune.Callback):
         self._running.pop(self._settings.read_spec(trial.config).name, None)
 
     def _tell(self) -> None:
+        num_finished = self._num_before + len(self.finished)
+        self._gauges.show(
+            num_trials=self._num_trials,
+            num_finished=num_finished,
+            num_running=len(self._running),
+            best_score=self._best,
+            spool_bytes=bytes_waiting(self._record.folder),
+        )
         self._show(
             SearchProgress(
                 num_trials=self._num_trials,
-                num_finished=self._num_before + len(self.finished),
+                num_finished=num_finished,
                 running=dict(self._running),
                 best_score=self._best,
                 messages=tuple(self._messages),

@@ -56,3 +56,9 @@ def calls_of_ray(commands: list[str], home: Path) -> list[tuple[list[str], dict[
     for command in commands:
         subprocess.run(["bash", "-c", command], env=environment, cwd=home, check=True)
     return [tuple(json.loads(line)) for line in (home / "calls").read_text().splitlines()]
+
+
+def container_ports(group: dict[str, Any]) -> dict[str, int]:
+    """Ports of a group's one container, by name."""
+    (container,) = group["template"]["spec"]["containers"]
+    return {port["name"]: port["containerPort"] for port in container["ports"]}
