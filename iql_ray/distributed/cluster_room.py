@@ -23,7 +23,7 @@ AUTOSCALER_STATUS = b"__autoscaling_status"
 NODE_OF_NO_TYPE = re.compile("node_[0-9a-f]+")
 """How the monitor of a cluster that nobody scales names its nodes."""
 NODE_TYPE_LABEL = "ray.io/node-group"
-POLL_SECONDS = 1.0
+POLL_SECONDS, WATCH_SECONDS = 1.0, 10.0
 SECONDS_BETWEEN_LINES = 60.0
 
 
@@ -51,6 +51,29 @@ def may_grow() -> bool:
     return has_types or any(node["Alive"] and (node.get("Labels") or {}).get(NODE_TYPE_LABEL) for node in ray.nodes())
 
 
+class RoomWatch:
+    """Says, now and then, that a run has lost its room: a node is gone, and no other one has taken its place."""
+
+    def __init__(self, roles: Sequence[Role], say: Say) -> None:
+        self._roles, self._say = roles, say
+        self._looked_at = self._told_at = -SECONDS_BETWEEN_LINES
+
+    def look(self, now: float) -> None:
+        """To be called often; looks every few seconds.
+
+        Args:
+            now: of a clock that only goes forward, in seconds.
+        """
+        if now - self._looked_at < WATCH_SECONDS:
+            return
+        self._looked_at = now
+        missing = lacking(self._roles, nodes := alive_nodes())
+        if missing and now - self._told_at >= SECONDS_BETWEEN_LINES:
+            self._told_at = now
+            for role in missing:
+                self._say(waiting_line(role, nodes, may_grow()))
+
+
 def await_room(roles: Sequence[Role], say: Say) -> list[Node]:
     """The nodes, once they would have room for everything that must run, were they empty.
 
@@ -66,7 +89,7 @@ def await_room(roles: Sequence[Role], say: Say) -> list[Node]:
             is_asked = True
         if time.monotonic() - told_at >= SECONDS_BETWEEN_LINES:
             for role in missing:
-                say(waiting_line(role, nodes))
+                say(waiting_line(role, nodes, is_growing=True))
             told_at = time.monotonic()
         time.sleep(POLL_SECONDS)
     if is_asked:

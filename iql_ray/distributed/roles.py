@@ -103,12 +103,15 @@ def refusal(role: Role, nodes: Sequence[Node]) -> str:
     )
 
 
-def waiting_line(role: Role, nodes: Sequence[Node]) -> str:
-    """What a run that may yet begin says meanwhile."""
-    return (
-        f"waiting for {role.words}: the cluster's {len(nodes)} nodes have room for {room(role, nodes)}; the autoscaler "
-        "may bring a node"
-    )
+def waiting_line(role: Role, nodes: Sequence[Node], is_growing: bool) -> str:
+    """What a run says that may begin, or go on, when there is room.
+
+    Args:
+        is_growing: whether an autoscaler may bring it.
+    """
+    hope = "the autoscaler may bring a node" if is_growing else "start a node that has it (ray start --address ...)"
+    has = f"the cluster's {len(nodes)} nodes have room for {room(role, nodes)}"
+    return f"waiting for {role.words}: {has}; {hope}"
 
 
 def placed(roles: Sequence[Role], nodes: Sequence[Node]) -> list[dict[str, Any]]:

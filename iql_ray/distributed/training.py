@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,7 +27,7 @@ from iql_ray import checkpoint, run_folder
 from iql_ray.data.lineage import lineage_tags
 from iql_ray.data.prepared import shard_paths
 from iql_ray.distributed.checking import CheckedRun
-from iql_ray.distributed.cluster_room import Say, alive_nodes, await_room, may_grow
+from iql_ray.distributed.cluster_room import RoomWatch, Say, alive_nodes, await_room, may_grow
 from iql_ray.distributed.compiling import resolved_compile
 from iql_ray.distributed.data_memory import default_memory_limit, groups_per_window
 from iql_ray.distributed.finetune_checking import held_refusal
@@ -89,7 +90,7 @@ def train(
         RuntimeError: learners failed more often than `max_failures`, or an evaluation failed.
     """
     work = work or Work()
-    run, device, window_groups = _decided(run, work, say)
+    run, device, window_groups, roles = _decided(run, work, say)
     num_workers = run.config.num_eval_workers + work.num_other_workers
     num_cpus = cpus_of_workers(run.config, device, alive_nodes(), num_workers)
     setup = RunSetup(
@@ -107,7 +108,7 @@ def train(
         run_id, folder = ray.get(opened)
         monitor.keep.remote(Conclusion(tags=job_tags()))
         _warn(monitor, run.warnings)
-        with _watched(monitor, show):
+        with _watched(monitor, show, RoomWatch(roles, say)):
             plan = _plan(run, folder, device, num_cpus)
             with termination.saves(lambda: ray.get(monitor.stop.remote()), _how_to_go_on(setup, run_id)):
                 _fit(plan, work.execute, {**work.settings, "plan": plan, "shards": shards, "monitor": monitor})
@@ -136,22 +137,23 @@ def train(
     }
 
 
-def _decided(run: CheckedRun, work: Work, say: Say) -> tuple[CheckedRun, str, int | None]:
-    """The run with what the cluster decides of it, its kind of device, and the row groups of a window where its data
-    are streamed.
+def _decided(run: CheckedRun, work: Work, say: Say) -> tuple[CheckedRun, str, int | None, list[Role]]:
+    """The run with what the cluster decides of it, its kind of device, the row groups of a window where its data
+    are streamed, and what it needs of the cluster at the least.
 
     It is saved with the run, so that rows are held or streamed and updates compiled alike wherever it is resumed.
     """
     device, roles_of = device_of(run), work.roles or partial(train_roles, run.config)
     nodes = alive_nodes()
-    await_room(least_roles(roles_of(device, nodes), nodes), say)
+    roles = least_roles(roles_of(device, nodes), nodes)
+    await_room(roles, say)
     memory_limit = run.config.memory_limit or default_memory_limit(run.config, device, ray.nodes())
     compiled = resolved_compile(run.config, device)
     run = replace(run, config=replace(run.config, memory_limit=memory_limit, compile=compiled))
     window_groups = groups_per_window(run.config, run.manifest, run.num_rows, memory_limit) if work.has_data else None
     if work.needs_held_data and window_groups is not None:
         raise ValueError(held_refusal(run.config))
-    return run, device, window_groups
+    return run, device, window_groups, roles
 
 
 def _recorded_config(run: CheckedRun, work: Work) -> TrainConfig | FinetuneConfig:
@@ -286,13 +288,14 @@ def _ended(monitor: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _watched(monitor: Any, show: Show) -> Iterator[None]:
-    """Show where the run stands until the block ends, and once more then."""
+def _watched(monitor: Any, show: Show, room: RoomWatch) -> Iterator[None]:
+    """Show where the run stands until the block ends, and once more then; say where it has lost its place."""
     is_over = threading.Event()
 
     def watch() -> None:
         while not is_over.wait(PROGRESS_INTERVAL_SECONDS):
             show(ray.get(monitor.progress.remote()))
+            room.look(time.monotonic())
 
     thread = threading.Thread(target=watch, name="progress", daemon=True)
     thread.start()

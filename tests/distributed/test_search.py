@@ -136,10 +136,10 @@ def test_policies_are_extracted_from_a_member_that_was_searched(
     assert found.update_count == 6
 
 
-def undisturbed(config: SearchConfig, folder: Path) -> dict[str, list[dict[str, Any]]]:
+def undisturbed(config: SearchConfig, folder: Path, members: int = 4) -> dict[str, list[dict[str, Any]]]:
     """Histories of all trials by name, each trained in this process without Ray; their checkpoints in `folder`."""
     found = {}
-    for spec in planned_trials(config, 4):
+    for spec in planned_trials(config, members):
         train = train_config(
             Path(config.dataset),
             seeds=spec.seeds,
@@ -161,8 +161,8 @@ def _no_judge(policy: object, is_final: bool) -> dict[str, Any]:
     return {"return_mean": 0.0, "return_ci": [0.0, 0.0]}
 
 
-def assert_as_undisturbed(config: SearchConfig, searched_folder: Path, folder: Path) -> None:
-    for name in undisturbed(config, folder):
+def assert_as_undisturbed(config: SearchConfig, searched_folder: Path, folder: Path, members: int = 4) -> None:
+    for name in undisturbed(config, folder, members):
         ended = checkpoint.load(searched_folder / "trials" / name, config.num_updates).tensors
         expected = checkpoint.load(folder / "trials" / name, config.num_updates).tensors
         assert different(ended, expected) == []
