@@ -3,6 +3,7 @@
     RUN/config.json            the whole configuration; it alone re-runs the run
     RUN/checkpoints/000005000  one folder per kept checkpoint, its policy inside
     RUN/evaluations.jsonl      one line per evaluated checkpoint, in the order they were done
+    SEARCH/members.jsonl       of a search: which run is whose, and which are over
 
 Paths and small JSON alone: the checkpoints' contents belong to `checkpoint.py`, the record for MLflow to `tracking`.
 """
@@ -18,6 +19,7 @@ from typing import Any
 CONFIG_FILE = "config.json"
 EVALUATIONS_FILE = "evaluations.jsonl"
 CHECKPOINTS_FOLDER = "checkpoints"
+MEMBERS_FILE = "members.jsonl"
 
 
 def find_run(storage: str | Path, run: str, must_hold: str = CONFIG_FILE) -> Path:

@@ -20,6 +20,7 @@ from iql_ray.algorithm.fqe_config import FQEConfig
 from iql_ray.distributed.roles import parse_resources
 from pipelines import command_line
 from pipelines.ray_session import cluster_nodes, ray_session
+from pipelines.storing import with_fetched_runs
 
 if TYPE_CHECKING:
     from iql_ray.evaluation.fqe import FittedQEvaluator
@@ -62,9 +63,9 @@ class EvaluateConfig:
     iql_rollout=0.001."""
     dry_run: bool = False
     """Say which nodes of the cluster would take which rollout workers, and stop."""
-    dataset: Path | None = None
-    """Folder made by `iql-ray prepare` to judge the policy by; by default the one that the run learned from. Fqe
-    only, as are all below that begin with fqe."""
+    dataset: str | None = None
+    """Folder made by `iql-ray prepare`, or its URI, to judge the policy by; by default the one that the run learned
+    from. Fqe only, as are all below that begin with fqe."""
     discount: float | None = None
     """Discount of the value that fqe estimates, in [0, 1); by default the run's own, and 0.99 for a model."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -76,7 +77,7 @@ class EvaluateConfig:
     temperature: float = 0.0
     """0 acts at the mean, as the paper evaluates, or takes the most likely of discrete actions. Above 0 it scales
     the noise, or samples from softmax(logits / temperature)."""
-    storage: Path = Path("runs")
+    storage: str = "runs"
     """The folder of all runs."""
     tracking_uri: str | None = None
     """The store that knows the model; MLFLOW_TRACKING_URI, then the one beside the runs, if not given."""
@@ -128,7 +129,7 @@ class Evaluated:
     """Updates behind the policy, where that is known."""
     member: dict[str, Any] | None = None
     """Seed, expectile, inverse temperature and critic of the member of a run, where one was asked for."""
-    dataset: Path | None = None
+    dataset: str | None = None
     """What it learned from, where that is recorded."""
     discount: float | None = None
     """What it learned with, where that is recorded."""
@@ -199,12 +200,10 @@ def _fitted(config: EvaluateConfig, evaluated: Evaluated) -> dict[str, Any]:
     print(f"fitting Q of the data's policy and of this one, 2 x {config.fqe.fqe_updates:,} updates", file=sys.stderr)
     verdict = evaluator.evaluate(evaluated.policy, config.temperature)
     _say(verdict)
-    return {"dataset": str(dataset), "dataset_digest": evaluator.logged.manifest.digest, **verdict}
+    return {"dataset": dataset, "dataset_digest": evaluator.logged.manifest.digest, **verdict}
 
 
-def fitted_evaluator(
-    dataset: Path, settings: FQEConfig, *, discount: float, seed: int, device: str
-) -> FittedQEvaluator:
+def fitted_evaluator(dataset: str, settings: FQEConfig, *, discount: float, seed: int, device: str) -> FittedQEvaluator:
     """Read the data that policies are judged by.
 
     Raises:
@@ -245,6 +244,7 @@ def _say(verdict: dict[str, Any]) -> None:
 def _load_run(settings: EvaluateConfig) -> Evaluated:
     from iql_ray import checkpoint, config, run_folder
 
+    settings = with_fetched_runs(settings)
     folder = run_folder.find_run(settings.storage, str(settings.run))
     try:
         policy, member, num_updates = _policy_of(folder, settings)
@@ -258,7 +258,7 @@ def _load_run(settings: EvaluateConfig) -> Evaluated:
         source=str(folder),
         num_updates=num_updates,
         member=member,
-        dataset=Path(configuration["dataset"]) if "dataset" in configuration else None,
+        dataset=configuration.get("dataset"),
         discount=configuration.get("agent", {}).get("discount"),
     )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines import command_line
+from pipelines.storing import with_fetched_runs
 
 ONNX_FILE = "policy.onnx"
 
@@ -33,7 +34,7 @@ class ExportConfig:
     """A registered or logged model: models:/NAME/VERSION, models:/NAME@ALIAS, runs:/RUN_ID/policy, or a folder."""
     checkpoint: Literal["last", "best"] | int = "last"
     """Which of the run's checkpoints: the last, the best by evaluation, or the one after N updates."""
-    storage: Path = Path("runs")
+    storage: str = "runs"
     """The folder of all runs."""
     tracking_uri: str | None = None
     """The store that knows the model; MLFLOW_TRACKING_URI, then the one beside the runs, if not given."""
@@ -70,6 +71,7 @@ def _of_run(config: ExportConfig) -> tuple[Path, str]:
     """Where a checkpoint keeps its policy, verified, and what it is called."""
     from iql_ray import checkpoint, run_folder
 
+    config = with_fetched_runs(config)
     run = run_folder.find_run(config.storage, str(config.run))
     try:
         _, num_updates = checkpoint.load_policy(run, config.checkpoint)

@@ -19,6 +19,7 @@ from iql_ray.algorithm.fqe_config import DURING_TRAINING, FQEConfig
 from iql_ray.distributed.search_config import SearchConfig
 from pipelines import command_line
 from pipelines.search import search
+from pipelines.storing import with_fetched_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ def search_config(asked: ExtractConfig) -> SearchConfig:
     from iql_ray import run_folder
     from iql_ray.distributed.train_config import TrainConfig
 
-    folder = run_folder.find_run(asked.storage, asked.run)
+    folder = run_folder.find_run(with_fetched_runs(asked).storage, asked.run)
     trained = config_io.load(TrainConfig, folder / run_folder.CONFIG_FILE)
     env = asked.env if asked.env is not None or asked.eval_method == "fqe" else trained.env
     return SearchConfig(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from iql_ray.distributed.finetune_config import FinetuneConfig
 from pipelines import command_line
 from pipelines.ray_session import cluster_nodes, ray_session
+from pipelines.storing import stored
 
 if TYPE_CHECKING:
     from iql_ray.distributed.finetune_checking import CheckedFinetune
@@ -30,20 +31,21 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     from iql_ray.distributed.finetune_checking import check_finetune
     from pipelines.progress import say, shown_progress
 
-    checked = check_finetune(config)
-    if config.dry_run_actions:
-        return _check_actions(checked)
-    asked = checked.config
-    # Learner, evaluation and rollout workers, one logical CPU each; they share the cores that there are.
-    num_cpus = asked.num_learners * asked.cpus_per_learner + asked.num_rollout_workers + asked.num_eval_workers + 1
-    if config.dry_run:
-        return _placement(checked, num_cpus)
-    _check_destination(config)
-    with ray_session(num_cpus), shown_progress(asked.num_env_steps, "environment steps") as show:
-        from iql_ray.distributed.finetuning import run_finetuning
+    with stored(config) as config:
+        checked = check_finetune(config)
+        if config.dry_run_actions:
+            return _check_actions(checked)
+        asked = checked.config
+        # Learner, evaluation and rollout workers, one logical CPU each; they share the cores that there are.
+        num_cpus = asked.num_learners * asked.cpus_per_learner + asked.num_rollout_workers + asked.num_eval_workers + 1
+        if config.dry_run:
+            return _placement(checked, num_cpus)
+        _check_destination(config)
+        with ray_session(num_cpus), shown_progress(asked.num_env_steps, "environment steps") as show:
+            from iql_ray.distributed.finetuning import run_finetuning
 
-        result = run_finetuning(checked, show, say)
-    return {**result, "saved_experience": _save_experience(asked, result)}
+            result = run_finetuning(checked, show, say)
+        return {**result, "saved_experience": _save_experience(asked, result)}
 
 
 def _placement(checked: CheckedFinetune, num_cpus: int) -> dict[str, Any]:

@@ -49,8 +49,8 @@ class PromoteConfig:
     name yet becomes one."""
     env: str | None = None
     """Environment id in which candidate and champion act, from the same seeds. Either this or --dataset."""
-    dataset: Path | None = None
-    """Where there is no simulator: a prepared dataset by which fitted Q evaluation judges both."""
+    dataset: str | None = None
+    """Where there is no simulator: a prepared dataset, or its URI, by which fitted Q evaluation judges both."""
     require_simulator: bool = False
     """Refuse to judge from data alone."""
     margin: float = 0.0

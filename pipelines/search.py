@@ -17,6 +17,7 @@ from iql_ray.distributed.search_config import SearchConfig
 from pipelines import command_line
 from pipelines.progress import Messages, say
 from pipelines.ray_session import cluster_nodes, ray_session
+from pipelines.storing import stored
 
 if TYPE_CHECKING:
     from iql_ray.distributed.search_tuning import SearchProgress
@@ -28,17 +29,18 @@ def search(config: SearchConfig) -> dict[str, Any]:
     """Search as configured, or say what that would be; returns the answer and where it lies."""
     from iql_ray.distributed.search_checking import check_search
 
-    checked = check_search(config)
-    if config.dry_run:
-        from iql_ray.distributed.search_estimate import estimate, in_words
+    with stored(config) as config:
+        checked = check_search(config)
+        if config.dry_run:
+            from iql_ray.distributed.search_estimate import estimate, in_words
 
-        found = estimate(checked, cluster_nodes(os.cpu_count()))
-        print(in_words(found), file=sys.stderr)
-        return found
-    with ray_session(num_cpus=os.cpu_count()):
-        from iql_ray.distributed import search as searching
+            found = estimate(checked, cluster_nodes(os.cpu_count()))
+            print(in_words(found), file=sys.stderr)
+            return found
+        with ray_session(num_cpus=os.cpu_count()):
+            from iql_ray.distributed import search as searching
 
-        result = searching.search(checked, Lines().show, say)
+            result = searching.search(checked, Lines().show, say)
     print(f"\n{result['verdict']}\npage: {result['search_html']}", file=sys.stderr)
     return result
 

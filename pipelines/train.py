@@ -14,6 +14,7 @@ from typing import Any
 from iql_ray.distributed.train_config import TrainConfig
 from pipelines import command_line
 from pipelines.ray_session import cluster_nodes, ray_session
+from pipelines.storing import stored
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
@@ -21,13 +22,14 @@ def train(config: TrainConfig) -> dict[str, Any]:
     from iql_ray.distributed.checking import check
     from pipelines.progress import say, shown_progress
 
-    run = check(config)
-    if config.dry_run:
-        return placement(run.config)
-    with ray_session(), shown_progress(run.config.num_updates) as show:
-        from iql_ray.distributed import training
+    with stored(config) as config:
+        run = check(config)
+        if config.dry_run:
+            return placement(run.config)
+        with ray_session(), shown_progress(run.config.num_updates) as show:
+            from iql_ray.distributed import training
 
-        return training.train(run, show, say=say)
+            return training.train(run, show, say=say)
 
 
 def placement(config: TrainConfig) -> dict[str, Any]:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("experience", "config", "seeding", "policy", "run_folder", "redaction"),
     ("algorithm", "data", "envs", "onnx_graph"),
-    ("evaluation", "checkpoint"),
+    ("evaluation", "checkpoint", "run_copies"),
     ("tracking", "report"),
     ("distributed",),
     ("recipes",),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iql_ray import config
+from iql_ray.data.fetching import MANIFEST_FILE, local_folder
 from iql_ray.data.statistics import ColumnStatistics, Summary
 from iql_ray.experience import Spaces
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 ROWS_PER_READ = 65_536
 
-MANIFEST_FILE = "manifest.json"
 FORMAT = "iql_ray prepared dataset"
 FORMAT_VERSION = 1
 
@@ -113,12 +113,12 @@ class Manifest:
 
 
 def read_manifest(folder: str | Path) -> Manifest:
-    """The manifest of a prepared dataset whose shards are all there.
+    """The manifest of a prepared dataset whose shards are all there; one behind a URI is fetched first.
 
     Raises:
         ValueError: no such folder, no prepared dataset, another format version, a shard missing or of another size.
     """
-    folder = Path(folder)
+    folder = local_folder(folder)
     if not folder.is_dir():
         raise ValueError(f"dataset {folder} does not exist; expected a folder made by `iql-ray prepare --out {folder}`")
     if not is_prepared(folder):
@@ -146,7 +146,7 @@ def is_prepared(folder: Path) -> bool:
 
 def shard_paths(folder: str | Path) -> list[Path]:
     """The shards' absolute paths in order, checked as `read_manifest` does."""
-    return [Path(folder).absolute() / shard.file for shard in read_manifest(folder).shards]
+    return [local_folder(folder).absolute() / shard.file for shard in read_manifest(folder).shards]
 
 
 def read_columns(folder: str | Path, *columns: str) -> Iterator[pa.Table]:

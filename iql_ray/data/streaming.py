@@ -17,13 +17,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from iql_ray.data.fetching import local_folder
+from iql_ray.data.locations import is_uri
 from iql_ray.data.packed import RowLayout, UniformSampler
 from iql_ray.data.prepared import Manifest, shard_paths
 from iql_ray.data.row_groups import RowGroup, packed_blocks, selected_groups, stored_groups
@@ -47,11 +49,13 @@ class StreamedRows:
     selected: SelectedRows | None = None
     device: torch.device | str = "cpu"
     """Where the windows are."""
+    dataset: str = ""
+    """That the groups are of, where it lies behind a URI; other machines then fetch it."""
 
     @classmethod
     def of(
         cls,
-        dataset: Path,
+        dataset: str | Path,
         manifest: Manifest,
         transforms: Transforms,
         *,
@@ -70,7 +74,16 @@ class StreamedRows:
             num_learners=num_learners,
             transforms=transforms,
             selected=selected,
+            dataset=str(dataset),
         )
+
+    def here(self) -> StreamedRows:
+        """The same on this machine: what lies behind a URI is fetched, unless it is there."""
+        if not is_uri(self.dataset):
+            return self
+        folder = local_folder(self.dataset)
+        groups = tuple(replace(group, path=str(folder / Path(group.path).name)) for group in self.groups)
+        return replace(self, groups=groups)
 
 
 class LoadedWindow:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from iql_ray import checkpoint, config, run_folder
 from iql_ray.algorithm.agent import IQLAgent
 from iql_ray.algorithm.critics import check_objectives
+from iql_ray.data.locations import absolute
 from iql_ray.data.prepared import Manifest, read_manifest
 from iql_ray.data.selection import check_enough_rows, count_selected
 from iql_ray.data.transforms import Transforms
@@ -73,7 +74,7 @@ def taken_up(asked: AnyConfig) -> tuple[AnyConfig, Path | None]:
         resumed_folder = run_folder.find_run(asked.storage, asked.resume)
         asked = resumed_config(asked, resumed_folder)
     # Absolute, for other processes and later commands have other working directories.
-    dataset, storage = os.path.abspath(asked.dataset), os.path.abspath(asked.storage)
+    dataset, storage = absolute(asked.dataset), os.path.abspath(asked.storage)
     return replace(asked, dataset=dataset, storage=storage, resume=None), resumed_folder
 
 

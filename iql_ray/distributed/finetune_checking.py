@@ -11,6 +11,7 @@ from typing import Any
 from iql_ray import checkpoint, run_folder
 from iql_ray import config as config_io
 from iql_ray.algorithm.iql_config import Member
+from iql_ray.data.locations import absolute
 from iql_ray.data.transforms import Transforms
 from iql_ray.distributed.checking import CheckedRun, check_settings, resumed_config
 from iql_ray.distributed.data_memory import groups_per_window
@@ -166,7 +167,7 @@ def _filled_in(asked: FinetuneConfig, trained: TrainConfig, source: Path, num_up
     env = asked.env or trained.env
     if env is None:
         raise ValueError(f"run {source.name} does not say in which environment it acts; name one with --env")
-    dataset = os.path.abspath(asked.dataset or trained.dataset)
+    dataset = absolute(asked.dataset or trained.dataset)
     # The checkpoint by its number: a resumed run must not meet another best one.
     return replace(asked, env=env, dataset=dataset, run=str(source), model=None, checkpoint=str(num_updates))
 

@@ -34,7 +34,7 @@ class FinetuneConfig:
     env: str | None = None
     """Environment to act in; default: the run's. A gymnasium id, module:id, or module:EntryPoint."""
     dataset: str | None = None
-    """The prepared dataset that replay starts with; default: the run's."""
+    """The prepared dataset that replay starts with, or its URI; default: the run's."""
     num_env_steps: int = 1_000_000
     """Environment steps of the whole run, over all environments; rounded up to whole blocks."""
     updates_per_env_step: float = 1.0
@@ -133,7 +133,7 @@ class FinetuneConfig:
     save_experience_minari: str | None = None
     """Id of a local Minari dataset to write what was collected to, too, e.g. mine/online-v0."""
     storage: str = "runs"
-    """Folder of all runs."""
+    """Folder of all runs, or a URI; see iql-ray train."""
     tracking_uri: str | None = None
     """MLflow store; default MLFLOW_TRACKING_URI, else an SQLite file in the storage folder."""
     experiment: str = "iql_ray"

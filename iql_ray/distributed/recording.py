@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from iql_ray import config as config_io
 from iql_ray import run_folder
 from iql_ray.data.lineage import lineage_tags
+from iql_ray.data.locations import last_name
 from iql_ray.data.prepared import Manifest
 from iql_ray.distributed.finetune_config import FinetuneConfig
 from iql_ray.distributed.train_config import TrainConfig
@@ -20,7 +19,7 @@ def begin_record(logger: RunLogger, config: TrainConfig | FinetuneConfig, manife
     """
     logger.log_params(config_io.flatten(config_io.to_dict(config)))
     logger.log_dataset(
-        name=Path(str(config.dataset)).name,
+        name=last_name(str(config.dataset)),
         digest=manifest.digest,
         source=manifest.provenance.source,
         num_rows=manifest.num_rows,

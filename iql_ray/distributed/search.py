@@ -42,6 +42,7 @@ from iql_ray.distributed.search_trainable import (
 )
 from iql_ray.distributed.search_tuning import Follower, Show, tuned
 from iql_ray.distributed.shards import learner_shards
+from iql_ray.distributed.shared_folder import check_shared
 from iql_ray.distributed.stopping import start_order, terminated
 from iql_ray.distributed.training import device_of
 
@@ -59,6 +60,7 @@ def search(checked: CheckedSearch, show: Show = lambda progress: None, say: Say 
     """
     config, device = resolved(checked, say)
     manifest = checked.run.manifest
+    check_shared(config.storage, config.dataset, {"CPU": config.cpus_per_learner})
     record = open_record(config, manifest, checked.run.tracking_uri, checked.resumed_folder)
     with terminated() as termination, _ended(record):
         record.parent.set_tags(job_tags())
@@ -175,7 +177,7 @@ def _data(checked: CheckedSearch, varied: Varied, room: DataRoom, waiting: Seque
     window = groups_per_window(config, manifest, num_rows, room.held)
     if window is not None:
         window = groups_per_window(config, manifest, num_rows, min(room.held, room.streamed))
-    shards = learner_shards(Path(config.dataset), manifest, transforms, 1, config.selection, window)
+    shards = learner_shards(config.dataset, manifest, transforms, 1, config.selection, window)
     return TrialData(shard=shards, transforms=transforms)
 
 

@@ -15,6 +15,7 @@ import yaml
 
 from iql_ray import config as config_io
 from iql_ray import run_folder
+from iql_ray.data.locations import last_name
 from iql_ray.distributed.search_config import SearchConfig
 from iql_ray.distributed.search_plan import MemberKey, TrialSpec, member_config, member_key
 from iql_ray.distributed.search_schedules import ended, numbered_lineage, trained_alone, trial_courses
@@ -92,7 +93,7 @@ def write_answer(
     board = {"verdict": answer.verdict, "protocol": protocol(config), "standings": _rows(answer)}
     config_io.write_json(board, paths[LEADERBOARD_FILE])
     write_best(answer, config, paths[BEST_FILE])
-    title = f"{Path(config.dataset).name}, {config.env or 'judged from data'}"
+    title = f"{last_name(config.dataset)}, {config.env or 'judged from data'}"
     if answer.lineages:
         courses = trial_courses(config, folder)
         best = str(dict(answer.standings[0].configuration.varied)[TRIAL])

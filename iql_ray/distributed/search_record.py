@@ -38,7 +38,6 @@ from iql_ray.tracking.runs import FinalStatus, Pace, RunLogger
 from iql_ray.tracking.shipping import Shipper
 from iql_ray.tracking.store import HOLDER_TAG, load_address
 
-MEMBERS_FILE = "members.jsonl"
 PARENT_TAG = "mlflow.parentRunId"
 """By this MLflow's pages show a run under another."""
 MEMBER_PACE = Pace(sample_seconds=None)
@@ -68,7 +67,7 @@ class SearchRecord:
         self._close_seconds, self._is_complete = CLOSE_SECONDS, True
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="search record")
         self._sent: list[Future[None]] = []
-        lines = run_folder.read_lines(self.folder / MEMBERS_FILE)
+        lines = run_folder.read_lines(self.folder / run_folder.MEMBERS_FILE)
         self.member_runs: dict[MemberKey, str] = {member_key(line["trial"], line): line["run_id"] for line in lines}
         self._finished = {member_key(line["trial"], line) for line in lines if line["event"] == FINISHED_LINE}
 
@@ -252,7 +251,7 @@ class SearchRecord:
     def _note(self, key: MemberKey, run_id: str, event: str) -> None:
         trial, seed, expectile, inverse_temperature = key
         named = {"trial": trial, "seed": seed, "expectile": expectile, "inverse_temperature": inverse_temperature}
-        run_folder.append_line(self.folder / MEMBERS_FILE, {"event": event, **named, "run_id": run_id})
+        run_folder.append_line(self.folder / run_folder.MEMBERS_FILE, {"event": event, **named, "run_id": run_id})
 
 
 def open_record(

@@ -7,17 +7,20 @@ itself is `learner.py`. Ray Data's workers import this file, so torch is importe
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 import ray.data
 from ray import ObjectRef
 from ray.data import DataContext
 
+from iql_ray.data.locations import is_uri
 from iql_ray.data.packing import column_values, pack
 from iql_ray.data.prepared import Manifest, shard_paths
 from iql_ray.data.schema import fixed_size_lists
@@ -34,7 +37,7 @@ ROW = "row"
 
 
 def learner_shards(
-    dataset: Path,
+    dataset: str | Path,
     manifest: Manifest,
     transforms: Transforms,
     num_learners: int,
@@ -68,11 +71,11 @@ def learner_shards(
 def learner_rows(shard: ObjectRef, device: torch.device) -> torch.Tensor | StreamedRows:
     """A learner's rows on its device: held there, or to be streamed there."""
     held = ray.get(shard)
-    return resident_rows(shard, device) if isinstance(held, np.ndarray) else replace(held, device=device)
+    return resident_rows(shard, device) if isinstance(held, np.ndarray) else replace(held.here(), device=device)
 
 
 def packed_shards(
-    dataset: Path, manifest: Manifest, transforms: Transforms, num_shards: int, selection: RowSelection = ALL_ROWS
+    dataset: str | Path, manifest: Manifest, transforms: Transforms, num_shards: int, selection: RowSelection = ALL_ROWS
 ) -> list[ObjectRef]:
     """One (rows, width) float32 matrix per shard: equal consecutive parts of the selected rows, one more at most.
 
@@ -93,15 +96,27 @@ def packed_shards(
         return pa.table({ROW: fixed_size_lists(pack(kept, transforms, next_actions))})
 
     with DataContext.current(ordered_context()):
-        paths = [str(path) for path in shard_paths(dataset)]
-        rows = ray.data.read_parquet(paths).map_batches(pack_rows, batch_format="pyarrow").materialize()
+        rows = _tables(dataset).map_batches(pack_rows, batch_format="pyarrow").materialize()
         parts = rows.split_at_indices(_bounds(num_rows, num_shards)) if num_shards > 1 else [rows]
         shards = [_stack.remote(*part.to_arrow_refs()) for part in parts]
         ray.wait(shards, num_returns=len(shards), fetch_local=False)  # before the tables' references go
     return shards
 
 
-def _selected(dataset: Path, manifest: Manifest, selection: RowSelection) -> tuple[int, SelectedRows | None]:
+def _tables(dataset: str | Path) -> ray.data.Dataset:
+    """The rows as they are stored, in order; behind a URI, each node that takes part fetches them once."""
+    paths = shard_paths(dataset)
+    if not is_uri(dataset):
+        return ray.data.read_parquet([str(path) for path in paths])
+
+    def read(batch: Any) -> Iterator[Any]:
+        for index in batch["id"]:
+            yield pq.read_table(shard_paths(dataset)[int(index)])
+
+    return ray.data.range(len(paths), override_num_blocks=len(paths)).map_batches(read, batch_size=None)
+
+
+def _selected(dataset: str | Path, manifest: Manifest, selection: RowSelection) -> tuple[int, SelectedRows | None]:
     """How many rows are left, and which; None where all are."""
     if selection == ALL_ROWS:
         return manifest.num_rows, None

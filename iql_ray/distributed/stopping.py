@@ -136,6 +136,7 @@ class Termination:
     def __init__(self) -> None:
         self._save: Callable[[], object] | None = None
         self._is_asked = False
+        self._lock = threading.Lock()
         self.is_ending = False
         """Whether SystemExit was raised, or is about to be."""
 
@@ -155,7 +156,8 @@ class Termination:
             stopped.add_note(how_to_go_on)
             raise
         finally:
-            self._save, self.is_ending = None, self.is_ending or self._is_asked
+            with self._lock:
+                self._save, self.is_ending = None, self.is_ending or self._is_asked
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """In the main thread, between two of its instructions."""
@@ -170,7 +172,9 @@ class Termination:
     def _save_and_end(self, save: Callable[[], object]) -> None:
         with contextlib.suppress(RayError, GetTimeoutError):  # the checkpoint before is there, and it ends anyway
             save()
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        with self._lock:
+            if not self.is_ending:  # the main thread still waits for the workers
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,8 @@ class TrainConfig:
     """Train a policy offline by implicit Q-learning."""
 
     dataset: str = ""
-    """Folder made by `iql-ray prepare`; required for a new run."""
+    """Folder made by `iql-ray prepare`, which every node sees, or its URI (s3://, gs://), which each node fetches
+    once; required for a new run."""
     env: str | None = None
     """Gymnasium id to evaluate in; without one checkpoints are judged from data alone, see eval_method."""
     recipe: str | None = None
@@ -97,7 +98,8 @@ class TrainConfig:
     max_failures: int = 3
     """How often failed learners are restarted from the last checkpoint before the run fails."""
     storage: str = "runs"
-    """Folder of all runs; on a cluster, one that every node sees."""
+    """Folder of all runs; on a cluster, one that every node sees. Or a URI (s3://, gs://): runs are then worked on in
+    the folder that IQL_RAY_WORK_FOLDER names, and copied there while they go on."""
     tracking_uri: str | None = None
     """MLflow store; default MLFLOW_TRACKING_URI, else an SQLite file in the storage folder."""
     experiment: str = "iql_ray"

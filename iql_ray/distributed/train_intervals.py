@@ -1,4 +1,4 @@
-"""At which numbers of updates something is due, from the configuration alone: every learner finds the same."""
+"""At which numbers of updates something is due; from the configuration alone, so that all learners agree."""
 
 from __future__ import annotations
 

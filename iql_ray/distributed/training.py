@@ -38,6 +38,7 @@ from iql_ray.distributed.monitor import Conclusion, PolicyModel, Progress, RunSe
 from iql_ray.distributed.roles import Node, Role
 from iql_ray.distributed.run_roles import cpus_of_workers, learner_role, least_roles, train_roles
 from iql_ray.distributed.shards import learner_shards
+from iql_ray.distributed.shared_folder import check_shared
 from iql_ray.distributed.stopping import terminated
 from iql_ray.distributed.train_config import TrainConfig
 
@@ -101,6 +102,7 @@ def train(
         resumed_folder=run.resumed_folder,
         num_cpus_per_eval_worker=num_cpus,
     )
+    check_shared(run.config.storage, run.config.dataset, {"CPU": run.config.cpus_per_learner})
     monitor = start_monitor()
     with terminated() as termination, _ended(monitor):
         opened = monitor.open.remote(setup)  # takes seconds; the data is packed meanwhile
@@ -190,7 +192,7 @@ def _num_gpus() -> int:
 def _shards(run: CheckedRun, window_groups: int | None) -> list[ray.ObjectRef]:
     asked = run.config
     return learner_shards(
-        Path(asked.dataset), run.manifest, run.transforms, asked.num_learners, asked.selection, window_groups
+        asked.dataset, run.manifest, run.transforms, asked.num_learners, asked.selection, window_groups
     )
 
 
@@ -250,7 +252,7 @@ def _model(run: CheckedRun, folder: Path, tags: dict[str, str]) -> PolicyModel |
             "selected_by": str(run.config.evaluation_method) if which == "best" else "last",
             **tags,
         },
-        example_observations=_example_observations(Path(run.config.dataset)),
+        example_observations=_example_observations(run.config.dataset),
     )
 
 
@@ -267,7 +269,7 @@ def _warn(monitor: Any, messages: Sequence[str]) -> None:
     ray.get([monitor.warn.remote(message) for message in messages])
 
 
-def _example_observations(dataset: Path) -> np.ndarray:
+def _example_observations(dataset: str) -> np.ndarray:
     with pyarrow.parquet.ParquetFile(shard_paths(dataset)[0]) as shard:
         rows = next(shard.iter_batches(NUM_EXAMPLE_ROWS, columns=["observations"]))
     return np.array(rows.column("observations").to_pylist(), np.float32)

@@ -23,6 +23,7 @@ from iql_ray.distributed.learner import (
     train,
 )
 from iql_ray.distributed.train_config import TrainConfig
+from iql_ray.distributed.train_intervals import is_checkpoint_due, is_evaluation_due
 from iql_ray.policy import Policy
 from tests.distributed.examples import (
     ENVIRONMENT,

@@ -111,7 +111,7 @@ def test_a_model_of_choices_is_sampled_at_a_temperature(ray_session, choosing_mo
 @pytest.mark.ray
 @pytest.mark.parametrize(("checkpoint", "num_updates"), [("last", 20), ("best", 10), (10, 10)])
 def test_a_runs_checkpoint_is_found_and_acts_in_the_runs_environment(ray_session, storage, checkpoint, num_updates):
-    config = EvaluateConfig(run="r1", storage=storage, checkpoint=checkpoint, num_episodes=2)
+    config = EvaluateConfig(run="r1", storage=str(storage), checkpoint=checkpoint, num_episodes=2)
     result = evaluate.evaluate(config)
     assert result["environment_id"] == "Pendulum-v1"
     assert result["num_updates"] == num_updates
@@ -160,7 +160,7 @@ def test_a_run_is_judged_by_the_data_and_the_discount_that_it_learned_with(datas
     (run / "config.json").write_text(json.dumps({"dataset": str(dataset), "agent": {"discount": 0.25}}))
     checkpoint.save(run, empty_checkpoint(10), constant_policy(0.0))
     fqe = FQEConfig(fqe_updates=40, fqe_hidden_sizes=(8,), fqe_batch_size=32)
-    config = EvaluateConfig(method="fqe", run="r1", storage=tmp_path / "runs", fqe=fqe, device="cpu")
+    config = EvaluateConfig(method="fqe", run="r1", storage=str(tmp_path / "runs"), fqe=fqe, device="cpu")
     result = evaluate.evaluate(config)
     assert (result["discount"], result["dataset"], result["num_updates"]) == (0.25, str(dataset), 10)
     assert evaluate.evaluate(replace(config, discount=0.75))["discount"] == 0.75

@@ -24,6 +24,8 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import pyarrow as pa
 from pyarrow import fs
 
+from iql_ray.data.locations import is_uri
+
 DAMAGE = (
     OSError,
     pa.ArrowException,
@@ -75,11 +77,6 @@ class RemoteFile:
 
 
 SourceFile = Path | RemoteFile
-
-
-def is_uri(location: str) -> bool:
-    """Whether a location is a URI rather than a path of this machine."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", location) is not None
 
 
 def source_file(location: str) -> SourceFile:
