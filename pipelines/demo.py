@@ -125,7 +125,7 @@ def _evaluate(config: DemoConfig, **which: Any) -> dict[str, Any]:
             env="Pendulum-v1",
             num_episodes=config.num_episodes,
             seed=1,  # other episodes than those that chose the model
-            storage=config.out / "runs",
+            storage=str(config.out / "runs"),
             tracking_uri=_tracking_uri(config),
             **which,
         )
