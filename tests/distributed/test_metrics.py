@@ -109,7 +109,7 @@ def test_rays_agent_exports_what_a_process_of_a_run_sets():
             self.gauges = RunGauges("exported-1", "experiment")
             self.gauges.record(3000, {"time/updates_per_second": 312.5}, 77)
 
-    process = Process.remote()
+    process: Any = Process.remote()
     ray.get(process.show.remote())
     deadline = time.monotonic() + EXPORT_TIMEOUT_SECONDS
     while exported("iql_ray_spool_bytes", "exported-1") is None:
