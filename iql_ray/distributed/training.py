@@ -34,7 +34,8 @@ from iql_ray.distributed.finetune_checking import held_refusal
 from iql_ray.distributed.finetune_config import FinetuneConfig
 from iql_ray.distributed.job import job_tags
 from iql_ray.distributed.learner import RunPlan, run_learner
-from iql_ray.distributed.monitor import Conclusion, PolicyModel, Progress, RunSetup, start_monitor
+from iql_ray.distributed.monitor import Conclusion, PolicyModel, Progress
+from iql_ray.distributed.monitor_actor import RunSetup, start_monitor
 from iql_ray.distributed.roles import Node, Role
 from iql_ray.distributed.run_roles import cpus_of_workers, learner_role, least_roles, train_roles
 from iql_ray.distributed.shards import learner_shards

@@ -18,10 +18,9 @@ from iql_ray.distributed.monitor import (
     Evaluate,
     PolicyModel,
     RunMonitor,
-    RunMonitorActor,
-    RunSetup,
     evaluation_metrics,
 )
+from iql_ray.distributed.monitor_actor import RunMonitorActor, RunSetup
 from iql_ray.evaluation.fqe import fitted_evaluation
 from iql_ray.policy import Policy
 from tests.distributed.examples import TINY_BUDGET, tiny_dataset, train_config
