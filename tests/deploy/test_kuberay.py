@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 from ray.scripts.scripts import start
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
@@ -183,11 +184,12 @@ def test_roles_and_bounds_are_those_of_the_launcher_files(name):
     assert ray_cluster()["autoscalerOptions"]["idleTimeoutSeconds"] == 60 * launcher(name)["idle_timeout_minutes"]
 
 
-def test_pods_and_nodes_give_a_stopped_job_the_same_time(tmp_path):
+def test_pods_nodes_and_jobs_give_a_stopped_job_the_same_time(tmp_path):
     (_, of_node), *_ = calls_of_ray(launcher("cluster.yaml")["head_start_ray_commands"], tmp_path)
     environment = {each["name"]: each.get("value") for each in container(groups()["head"])["env"]}
+    of_jobs = yaml.safe_load((ROOT / "runtime_env.yaml").read_text())["env_vars"]
     for name in ("RAY_JOB_STOP_WAIT_TIME_S", "RAY_USAGE_STATS_ENABLED", "MLFLOW_DISABLE_TELEMETRY"):
-        assert environment[name] == of_node[name]
+        assert environment[name] == of_node[name] == of_jobs[name]
 
 
 def test_versions_are_those_of_the_project():
