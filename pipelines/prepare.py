@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines import command_line
+from pipelines.storing import check_lasting
 from pipelines.ray_session import ray_session
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     from iql_ray.data.work_folder import check_destination
     from iql_ray.data.writing import prepare_dataset
 
+    check_lasting("out", config.out)
     check_destination(config.out, config.overwrite)
     source = _opened(config)
     if "end-at-success" in config.fix and source.has_success:

@@ -28,6 +28,7 @@ ENVIRONMENT = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": "|".join(
         (
             "State API may be temporarily unavailable",
+            "PYTHON worker processes have been started on node",  # of actors without a CPU of their own, as ours are
             "has constructor arguments in the object store and max_restarts",
             "Reporting training result",
             "Trainable.setup took",

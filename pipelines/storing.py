@@ -16,6 +16,9 @@ Config = TypeVar("Config", bound=Any)
 NAMES_OF_RUNS = ("resume", "run", "critics_from")
 """Settings that name a run in the storage."""
 
+JOB_WORKING_DIRECTORIES = "working_dir_files"
+"""The folder in which Ray unpacks what `ray job submit --working-dir` has sent."""
+
 
 @contextmanager
 def stored(config: Config) -> Iterator[Config]:
@@ -27,6 +30,7 @@ def stored(config: Config) -> Iterator[Config]:
         ValueError: the storage cannot be reached.
     """
     if not is_uri(config.storage):
+        check_lasting("storage", config.storage)
         yield config
         return
     from iql_ray.run_copies import copied
@@ -38,6 +42,20 @@ def stored(config: Config) -> Iterator[Config]:
             notes = getattr(stopped, "__notes__", [])
             stopped.__notes__ = [note.replace(str(folder), config.storage) for note in notes]
             raise
+
+
+def check_lasting(setting: str, path: str | Path) -> None:
+    """Refuse to write where Ray keeps the working directory of a submitted job, which goes with the job.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    folder = Path(path).absolute()
+    if JOB_WORKING_DIRECTORIES in folder.parts:
+        raise ValueError(
+            f"{setting} = {path} lies in the working directory of the submitted job ({folder}), which Ray deletes when "
+            "the job is over; give an absolute path in a folder that every node sees, or, for --storage, a URI"
+        )
 
 
 def with_fetched_runs(config: Config) -> Config:

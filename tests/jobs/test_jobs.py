@@ -146,7 +146,7 @@ def test_a_stopped_finetuning_job_is_finished_bit_for_bit(head: Head, config: Tr
 
 
 def test_a_failing_job_says_why_and_keeps_its_exit_code(head: Head):
-    done = head.submit("train", "--dataset", "nowhere", name="failing")
+    done = head.submit("train", "--dataset", "nowhere", "--storage", str(head.folder / "runs"), name="failing")
     assert done.returncode == 1
     job = head.job("failing")
     assert (job["status"], job["driver_exit_code"]) == ("FAILED", 2)

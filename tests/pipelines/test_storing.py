@@ -13,7 +13,7 @@ from iql_ray import run_folder
 from iql_ray.data.fetching import CACHE_VARIABLE
 from iql_ray.run_copies import WORK_VARIABLE, work_folder
 from pipelines import export, train
-from pipelines.storing import stored, with_fetched_runs
+from pipelines.storing import check_lasting, stored, with_fetched_runs
 from tests.distributed.examples import different, final_tensors, tiny_dataset, train_config
 from tests.distributed.in_step import trained_in_step
 
@@ -81,3 +81,12 @@ def test_a_named_run_is_fetched_before_the_command_looks_for_it(bucket: Path):
         assert run_folder.find_run(given.storage, "r1") == work_folder(settings.storage) / "r1"
     with pytest.raises(ValueError, match="run 'r2' not found"):
         run_folder.find_run(with_fetched_runs(Settings(storage=settings.storage, resume="r2")).storage, "r2")
+
+
+def test_nothing_is_written_into_the_working_directory_of_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    with pytest.raises(ValueError, match=r"^storage = runs lies in the working directory of the submitted job"):
+        stored(Settings(storage="runs")).__enter__()
+    check_lasting("storage", tmp_path / "runs")
