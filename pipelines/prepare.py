@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines import command_line
-from pipelines.storing import check_lasting
 from pipelines.ray_session import ray_session
+from pipelines.storing import check_lasting
 
 if TYPE_CHECKING:
     import pyarrow as pa
