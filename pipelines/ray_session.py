@@ -66,7 +66,10 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     try:
         _connect(os.environ.get("RAY_ADDRESS"), num_cpus)
         _quieten_data()
-        yield
+        from iql_ray.distributed.stopping import terminated
+
+        with terminated():  # SIGTERM ends a command with the same code wherever it finds it
+            yield
     finally:
         ray.shutdown()
 

@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 SAVE_SECONDS = 45.0
 """How long a driver waits for its workers' last checkpoints; what stops jobs should wait longer than that."""
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 MAX_POLLS_PER_SECOND = 200.0
 """Of all workers of a run together; a thousand of them ask more rarely."""
 SILENCE_SECONDS = 5.0
