@@ -67,8 +67,10 @@ def run_online(
     notes: OnlineNotes,
     saved: checkpoint.Checkpoint | None = None,
     online: OnlinePlan | None = None,
+    num_updates_before_stop: int | None = None,
 ) -> Learner:
-    """Fine-tune in this process: from a new agent, the run that `online` names, or a checkpoint."""
+    """Fine-tune in this process: from a new agent, the run that `online` names, or a checkpoint; until a stop is
+    ordered."""
     torch.set_flush_denormal(True)  # as learners do
     rows = torch.from_numpy(all_rows(Path(plan.config.dataset), plan.transforms))
     layout = RowLayout.of(plan.spaces)
@@ -98,7 +100,7 @@ def run_online(
         evaluated_update(saved),
         totals,
     )
-    finetune(learner, share, director, notes)
+    finetune(learner, share, director, notes, lambda: learner.agent.update_count == num_updates_before_stop)
     return learner
 
 

@@ -47,6 +47,12 @@ def experience_of(plan: RunPlan) -> Experience:
     return Experience.joined(list(read_experience(plan.run_folder)))
 
 
+def assert_equal_experience(plan: RunPlan, other: RunPlan) -> None:
+    whole = experience_of(other)
+    for name, values in vars(experience_of(plan)).items():
+        np.testing.assert_array_equal(values, getattr(whole, name), err_msg=name)
+
+
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
 def test_synchronously_the_ratio_holds_at_every_point_of_the_curves(plan: RunPlan, ratio: float) -> None:
     notes = OnlineNotes()
@@ -87,6 +93,18 @@ def test_a_run_resumed_from_any_checkpoint_ends_as_one_that_was_not(
     assert_equal(tensors_of(whole), tensors_of(resumed))
     for name, values in vars(experience_of(plan)).items():
         np.testing.assert_array_equal(values, getattr(whole_notes, name), err_msg=name)
+
+
+@pytest.mark.parametrize("num_updates", [0, 6, 20])
+def test_a_run_that_is_stopped_anywhere_ends_as_one_that_was_not(plan: RunPlan, num_updates: int) -> None:
+    """Before its first step, between two checkpoints, and where one was just sent to be evaluated."""
+    whole = run_online(elsewhere(plan, "whole"), online_config(), OnlineNotes())
+    run_online(plan, online_config(), OnlineNotes(), num_updates_before_stop=num_updates)
+    saved = checkpoint.load(plan.run_folder, num_updates)
+    assert saved.is_to_be_evaluated == (num_updates in (0, 20))
+    resumed = run_online(plan, online_config(), OnlineNotes(), saved)
+    assert_equal(tensors_of(whole), tensors_of(resumed))
+    assert_equal_experience(plan, elsewhere(plan, "whole"))
 
 
 def test_asynchronously_the_ratio_is_kept_within_the_lead_and_exact_at_the_end(plan: RunPlan) -> None:

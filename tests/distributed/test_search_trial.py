@@ -96,6 +96,18 @@ def test_its_score_is_the_best_configurations_mean_over_seeds(plan: TrialPlan):
     }
 
 
+def test_a_trial_that_is_stopped_anywhere_ends_as_one_that_was_not(plan: TrialPlan, tmp_path: Path):
+    whole = replace(plan, run=plan_of(plan.run.config, tmp_path / "trials" / "whole"))
+    finished(trial_of(whole))
+    rows = torch.from_numpy(all_rows(Path(plan.run.config.dataset), plan.run.transforms))
+    stopped = TrialRun(plan, rows, FirstAction(), is_stop_ordered=lambda: True)
+    assert [stopped.advance()["num_updates"] for _ in range(3)] == [1, 2, 3]
+    finished(trial_of(plan))
+    agent, _ = load_agent(plan.run.run_folder)
+    assert different(agent.tensors(), load_agent(whole.run.run_folder)[0].tensors()) == []
+    assert [line["num_updates"] for line in history(plan, "evaluation")] == [10, 20]
+
+
 class Crash(Exception):
     """What a killed process does not raise, but looks like from outside."""
 
