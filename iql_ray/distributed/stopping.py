@@ -58,9 +58,12 @@ class StopOrder:
 
     def stop(self, timeout_seconds: float = SAVE_SECONDS) -> bool:
         """Have all workers save and end; returns when none is busy any more, or in time; whether none is."""
+        deadline = time.monotonic() + timeout_seconds
         with self._news:
             self._is_ordered = True
-            return self._news.wait_for(lambda: not self._waits_for(), timeout_seconds) or not self._waits_for()
+            while self._waits_for() and time.monotonic() < deadline:
+                self._news.wait(min(timeout_seconds, POLL_SECONDS))  # of a worker that died there is no news
+            return not self._waits_for()
 
     def _waits_for(self) -> list[str]:
         now, silence = time.monotonic(), SILENCE_SECONDS + len(self._busy) / MAX_POLLS_PER_SECOND
