@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from iql_ray.distributed.finetune_config import FinetuneConfig
 from pipelines import command_line
 from pipelines.ray_session import cluster_nodes, ray_session
-from pipelines.storing import stored
+from pipelines.storing import check_lasting, stored
 
 if TYPE_CHECKING:
     from iql_ray.distributed.finetune_checking import CheckedFinetune
@@ -79,6 +79,7 @@ def _check_destination(config: FinetuneConfig) -> None:
     if config.save_experience is not None:
         from iql_ray.data.work_folder import check_destination
 
+        check_lasting("save_experience", config.save_experience)
         check_destination(Path(config.save_experience), overwrite=False)
     elif config.save_experience_minari is not None:
         raise ValueError(
