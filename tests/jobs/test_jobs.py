@@ -123,6 +123,7 @@ def test_a_stopped_search_job_keeps_what_its_trials_have_and_is_finished(head: H
     assert (result["run_id"], result["num_trials"], result["num_members"]) == (run.name, 2, 8)
 
 
+@pytest.mark.slow
 def test_a_stopped_finetuning_job_is_finished_bit_for_bit(head: Head, config: TrainConfig, tmp_path: Path):
     source = trained(replace(config, num_updates=20), Path(config.storage) / "source")
     asked = FinetuneConfig(
