@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from iql_ray.distributed.finetune_config import FinetuneConfig
@@ -126,7 +128,7 @@ def test_workers_have_a_cpu_each_beside_the_learners_or_share_and_stay_off_an_id
     assert worker_cpus(learners, 9, {"iql_rollout": 0.001}, CLUSTER) == 0.001
 
 
-def online(**settings: object) -> FinetuneConfig:
+def online(**settings: Any) -> FinetuneConfig:
     return FinetuneConfig(run="r", env="E-v0", num_rollout_workers=4, rollout_resources=("iql_rollout=1",), **settings)
 
 
