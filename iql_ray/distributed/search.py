@@ -60,7 +60,7 @@ def search(checked: CheckedSearch, show: Show = lambda progress: None, say: Say 
     """
     config, device = resolved(checked, say)
     manifest = checked.run.manifest
-    check_shared(config.storage, config.dataset, {"CPU": config.cpus_per_learner})
+    check_shared(config.storage, config.dataset, trial_role(config, device, 1).each)
     record = open_record(config, manifest, checked.run.tracking_uri, checked.resumed_folder)
     with terminated() as termination, _ended(record):
         record.parent.set_tags(job_tags())

@@ -103,7 +103,7 @@ def train(
         resumed_folder=run.resumed_folder,
         num_cpus_per_eval_worker=num_cpus,
     )
-    check_shared(run.config.storage, run.config.dataset, {"CPU": run.config.cpus_per_learner})
+    check_shared(run.config.storage, run.config.dataset, learner_role(run.config, device).each)
     monitor = start_monitor()
     with terminated() as termination, _ended(monitor):
         opened = monitor.open.remote(setup)  # takes seconds; the data is packed meanwhile

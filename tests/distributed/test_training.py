@@ -56,6 +56,13 @@ def test_a_resumed_runs_record_may_go_elsewhere(run: Path):
     assert resumed_config(asked, run).tracking_uri == "sqlite:////tmp/other.db"
 
 
+def test_a_resumed_run_may_be_placed_anew(run: Path):
+    asked = TrainConfig(resume="r1", storage=str(run.parent), learner_resources=("iql_learner=0.5",), dry_run=True)
+    resumed = resumed_config(asked, run)
+    assert (resumed.learner_resources, resumed.rollout_resources) == (("iql_learner=0.5",), ())
+    assert (resumed.seed, resumed.dry_run) == (7, True)
+
+
 def test_a_checked_resume_knows_its_folder_and_a_new_run_has_none(run: Path, dataset: Path):
     assert check(TrainConfig(resume="r1", storage=str(run.parent))).resumed_folder == run
     assert check(train_config(dataset)).resumed_folder is None
