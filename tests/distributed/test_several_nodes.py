@@ -216,6 +216,20 @@ def test_fine_tuning_loses_the_node_of_its_rollouts(nodes: RayNodes, online: Fin
     test_finetuning.assert_undisturbed(Path(result["run_folder"]), online, tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
+def test_fine_tuning_loses_the_node_of_its_learner(nodes: RayNodes, online: FinetuneConfig, tmp_path: Path):
+    """And with it the rollout workers, which are the learner's own."""
+
+    def lose_it() -> None:
+        test_finetuning.wait_for_checkpoint(online.storage, str(online.run), 400)
+        lost(nodes, busy_node(nodes, "RayTrainWorker"), 1, {"iql_learner": 1})()
+
+    wait = in_background(lose_it)
+    result = configured(nodes, "finetune", online, tmp_path)
+    wait()
+    test_finetuning.assert_undisturbed(Path(result["run_folder"]), online, tmp_path / "undisturbed")
+
+
 def test_episodes_on_another_node_have_the_returns_of_one_process(nodes: RayNodes, tmp_path: Path, storage: Path):
     config = train_config(tiny_dataset(tmp_path / "data"), storage=str(storage), eval_method="none")
     source = test_finetuning.trained(config, storage / "source")
