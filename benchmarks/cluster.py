@@ -1,6 +1,6 @@
 """Three nodes beside one, and three whose network is slow: what it costs that a run's processes are apart.
 
-    python benchmarks/cluster.py [--clusters one three lossy far] [--repetitions 1] [--out FILE.json]
+    python benchmarks/cluster.py [--clusters one three lossy far] [--repetitions 1] [--scale 1] [--out FILE.json]
 
 All nodes are on this machine, with processes and object stores of their own (`_ray_nodes.py`), so that three are no
 faster than one: the same work on as many logical CPUs, whose processes talk over loopback, or through a network
@@ -54,9 +54,27 @@ from pipelines.ray_session import ray_session
 ENVIRONMENT = "HalfCheetah-v5"
 LEARNERS, ROLLOUTS = ("iql_learner=1",), ("iql_rollout=0.001",)
 BRIDGE, SUBNET = "iqlbench0", "10.213.77"
-NUM_ROWS, NUM_UPDATES, NUM_STEPS, NUM_EPISODES = 200_000, 300, 480, 3
+NUM_ROWS, NUM_UPDATES, NUM_STEPS, NUM_EPISODES = 200_000, 600, 480, 24
 NUM_POINTS = 3
 """Of a curve; the first is its warming up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amounts:
+    """How much is done."""
+
+    num_rows: int
+    num_updates: int
+    num_steps: int
+    num_episodes: int
+
+    @staticmethod
+    def of(scale: float) -> Amounts:
+        rows, episodes = max(1000, round(NUM_ROWS * scale)), max(3, round(NUM_EPISODES * scale))
+        updates, steps = (
+            NUM_POINTS * max(8, round(number * scale / NUM_POINTS)) for number in (NUM_UPDATES, NUM_STEPS)
+        )
+        return Amounts(num_rows=rows, num_updates=updates, num_steps=steps, num_episodes=episodes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,13 +151,13 @@ def has_namespaces() -> bool:
     return sys.platform == "linux" and os.geteuid() == 0 and bool(shutil.which("ip") and shutil.which("tc"))
 
 
-def training(folder: Path, **changes: Any) -> TrainConfig:
+def training(folder: Path, amounts: Amounts, **changes: Any) -> TrainConfig:
     return TrainConfig(
         dataset=str(folder / "data"),
         agent=IQLConfig(),
         eval_method="none",
-        num_updates=NUM_UPDATES,
-        log_interval_updates=NUM_UPDATES // NUM_POINTS,
+        num_updates=amounts.num_updates,
+        log_interval_updates=amounts.num_updates // NUM_POINTS,
         num_learners=2,
         learner_resources=LEARNERS,
         device="cpu",
@@ -149,10 +167,10 @@ def training(folder: Path, **changes: Any) -> TrainConfig:
     )
 
 
-def train_rate(folder: Path, **changes: Any) -> float:
+def train_rate(folder: Path, amounts: Amounts, **changes: Any) -> float:
     from iql_ray.distributed import training as running
 
-    result = running.train(check(training(folder, **changes)))
+    result = running.train(check(training(folder, amounts, **changes)))
     return curve_rate(Path(result["run_folder"]), "time/updates_per_second")
 
 
@@ -163,45 +181,47 @@ def curve_rate(run: Path, name: str) -> float:
     return statistics.harmonic_mean(rates[1:])
 
 
-def prepare_rate(folder: Path) -> float:
+def prepare_rate(folder: Path, amounts: Amounts) -> float:
     started = time.perf_counter()
     out = folder / "again"
     prepare(PrepareConfig(source=f"parquet:{folder / 'source'}", out=out, action_bounds=(-1, 1), reader="ray"))
     shutil.rmtree(out)
-    return NUM_ROWS / (time.perf_counter() - started)
+    return amounts.num_rows / (time.perf_counter() - started)
 
 
-def search_rate(folder: Path) -> float:
+def search_rate(folder: Path, amounts: Amounts) -> float:
     from iql_ray.distributed import search as searching
 
-    common = {name: getattr(training(folder), name) for name in ("dataset", "agent", "device", "compile", "storage")}
+    common = {
+        name: getattr(training(folder, amounts), name) for name in ("dataset", "agent", "device", "compile", "storage")
+    }
     config = SearchConfig(
         **common,
         env=ENVIRONMENT,
         seeds=(0, 1, 2),
         members_per_trial=1,
-        num_updates=NUM_UPDATES,
-        eval_interval_updates=NUM_UPDATES,
-        log_interval_updates=NUM_UPDATES,
+        num_updates=amounts.num_updates,
+        eval_interval_updates=amounts.num_updates,
+        log_interval_updates=amounts.num_updates,
         num_eval_episodes=1,
         num_final_episodes=1,
         learner_resources=LEARNERS,
     )
     started = time.perf_counter()
     searching.search(check_search(config))
-    return 3 * NUM_UPDATES / (time.perf_counter() - started)
+    return 3 * amounts.num_updates / (time.perf_counter() - started)
 
 
-def finetune_rate(folder: Path, **changes: Any) -> float:
+def finetune_rate(folder: Path, amounts: Amounts, **changes: Any) -> float:
     from iql_ray.distributed.finetuning import run_finetuning
 
     config = FinetuneConfig(
         run=str(source_run(folder)),
         env=ENVIRONMENT,
-        num_env_steps=NUM_STEPS,
+        num_env_steps=amounts.num_steps,
         learner_resources=LEARNERS,
         rollout_resources=ROLLOUTS,
-        log_interval_env_steps=NUM_STEPS // NUM_POINTS,
+        log_interval_env_steps=amounts.num_steps // NUM_POINTS,
         eval_interval_env_steps=10**9,
         num_eval_episodes=1,
         compile="off",
@@ -218,51 +238,52 @@ def source_run(folder: Path) -> Path:
     return max(folder.glob("runs/*/checkpoints"), key=lambda path: path.stat().st_mtime).parent
 
 
-def evaluate_rate(folder: Path) -> float:
+def evaluate_rate(folder: Path, amounts: Amounts) -> float:
     from iql_ray.distributed.rollout_workers import RolloutWorkers
 
     policy, _ = checkpoint.load_policy(source_run(folder), "last")
     with RolloutWorkers(ENVIRONMENT, 3, num_cpus_each=1.0) as workers:
         workers.evaluate(policy, 3, seed=0)
         started = time.perf_counter()
-        episodes = workers.evaluate(policy, 8 * NUM_EPISODES, seed=1)
+        episodes = workers.evaluate(policy, amounts.num_episodes, seed=1)
         return sum(episode.length for episode in episodes) / (time.perf_counter() - started)
 
 
-WORK: dict[str, Callable[[Path], float]] = {
+WORK: dict[str, Callable[[Path, Amounts], float]] = {
     "prepare": prepare_rate,
     "train": train_rate,
-    "averaged": lambda folder: train_rate(folder, average_every=20),
+    "averaged": lambda folder, amounts: train_rate(folder, amounts, average_every=20),
     "finetune": finetune_rate,
-    "blocks": lambda folder: finetune_rate(folder, mode="asynchronous", steps_per_block=16),
+    "blocks": lambda folder, amounts: finetune_rate(folder, amounts, mode="asynchronous", steps_per_block=16),
     "search": search_rate,
     "evaluate": evaluate_rate,
 }
 
 
-def drive(folder: Path, repetitions: int) -> None:
+def drive(folder: Path, repetitions: int, amounts: Amounts) -> None:
     """As a driver on the head: all the work, again and again; prints the rounds."""
     rounds: list[dict[str, float]] = []
     with ray_session():
         for _ in range(repetitions):
             rounds.append({})
             for name, rate in WORK.items():
-                rounds[-1][name] = rate(folder)
+                rounds[-1][name] = rate(folder, amounts)
                 print(f"{name} {rounds[-1][name]:,.1f}/s", file=sys.stderr, flush=True)
     print(json.dumps(rounds))
 
 
-def measure(name: str, folder: Path, repetitions: int) -> list[dict[str, float]]:
+def measure(name: str, folder: Path, repetitions: int, scale: float) -> list[dict[str, float]]:
     """The rounds of one cluster."""
     with cluster(name) as nodes:
         command = [sys.executable, __file__, "--drive", str(folder), "--repetitions", str(repetitions)]
+        command += ["--scale", str(scale)]
         done = subprocess.run(command, env=nodes.environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def make_data(folder: Path) -> None:
+def make_data(folder: Path, num_rows: int) -> None:
     (folder / "source").mkdir()
-    write_source(folder / "source", NUM_ROWS)
+    write_source(folder / "source", num_rows)
     prepare(PrepareConfig(source=f"parquet:{folder / 'source'}", out=folder / "data", action_bounds=(-1, 1)))
 
 
@@ -294,19 +315,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clusters", nargs="+", choices=list(CLUSTERS), default=list(CLUSTERS))
     parser.add_argument("--repetitions", type=int, default=1)
+    parser.add_argument("--scale", type=float, default=1.0, help="how much of everything is done")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--drive", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    amounts = Amounts.of(arguments.scale)
     if arguments.drive:
-        drive(arguments.drive, arguments.repetitions)
+        drive(arguments.drive, arguments.repetitions, amounts)
         return 0
     names = [name for name in arguments.clusters if CLUSTERS[name] is None or has_namespaces()]
     found: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        make_data(Path(folder))
+        make_data(Path(folder), amounts.num_rows)
         for name in names:
             print(f"{name} node{'s' * (name != 'one')}", file=sys.stderr, flush=True)
-            found[name] = measure(name, Path(folder), arguments.repetitions)
+            found[name] = measure(name, Path(folder), arguments.repetitions, arguments.scale)
             result = result_of(found)
             if arguments.out:  # what there is: a cluster takes minutes
                 arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import psutil
 Found = TypeVar("Found")
 
 
-def wait_until(look: Callable[[], Found | None], timeout_seconds: float = 240) -> Found:
+def wait_until(look: Callable[[], Found | None], timeout_seconds: float = 600) -> Found:
     """What it gives as soon as that is something."""
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
