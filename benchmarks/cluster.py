@@ -3,8 +3,8 @@
     python benchmarks/cluster.py [--clusters one three lossy far] [--repetitions 1] [--scale 1] [--out FILE.json]
 
 All nodes are on this machine, with processes and object stores of their own (`_ray_nodes.py`), so that three are no
-faster than one: the same work on as many logical CPUs, whose processes talk over loopback, or through a network
-namespace each, whose way out is delayed (`tc netem`; root on Linux). A ratio is rate by rate of one node.
+faster than one: the same work on as many logical CPUs, whose processes talk over loopback, or over a network that
+delays and loses packets (`_slow_network.py`; root on Linux). A ratio is a rate by that of one node.
 
     prepare     rows/s of a Parquet folder that all nodes read
     train       updates/s of two learners that average gradients, the paper's networks, batch 256
@@ -38,6 +38,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks._ray_nodes import ROOT, RayNodes
+from benchmarks._slow_network import Network, can_be_slow, slow_network
 from benchmarks.prepare import write_source
 from iql_ray import checkpoint
 from iql_ray.algorithm.iql_config import IQLConfig
@@ -53,7 +54,6 @@ from pipelines.ray_session import ray_session
 
 ENVIRONMENT = "HalfCheetah-v5"
 LEARNERS, ROLLOUTS = ("iql_learner=1",), ("iql_rollout=0.001",)
-BRIDGE, SUBNET = "iqlbench0", "10.213.77"
 NUM_ROWS, NUM_UPDATES, NUM_STEPS, NUM_EPISODES = 200_000, 600, 480, 24
 NUM_POINTS = 3
 """Of a curve; the first is its warming up."""
@@ -77,14 +77,6 @@ class Amounts:
         return Amounts(num_rows=rows, num_updates=updates, num_steps=steps, num_episodes=episodes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """How a node's packets leave it."""
-
-    delay_milliseconds: float = 0.0
-    loss_percent: float = 0.0
-
-
 CLUSTERS: dict[str, Network | None] = {
     "one": None,
     "three": None,
@@ -98,12 +90,10 @@ def cluster(name: str) -> Iterator[RayNodes]:
     """A head without CPUs; and one node of everything, or two for learners and trials and one for rollouts."""
     network = CLUSTERS[name]
     with contextlib.ExitStack() as stack:
-        if network is None:
-            nodes = stack.enter_context(RayNodes())
-            places: list[dict[str, Any]] = [{}, {}, {}]
-        else:
-            places = stack.enter_context(namespaces(network))
-            nodes = stack.enter_context(RayNodes(f"{SUBNET}.1"))
+        head, places = "127.0.0.1", [{}, {}, {}]
+        if network is not None:
+            head, places = stack.enter_context(slow_network(network, len(places)))
+        nodes = stack.enter_context(RayNodes(head))
         if name == "one":
             nodes.add("all", 6, {"iql_learner": 3, "iql_rollout": 1})
         else:
@@ -111,44 +101,6 @@ def cluster(name: str) -> Iterator[RayNodes]:
                 nodes.add(f"learner{number}", 2, {"iql_learner": 1}, **place)
             nodes.add("rollout", 2, {"iql_learner": 1, "iql_rollout": 1}, **places[2])
         yield nodes
-
-
-@contextlib.contextmanager
-def namespaces(network: Network) -> Iterator[list[dict[str, Any]]]:
-    """Three network namespaces on a bridge; address and command prefix of a node in each."""
-    made: list[tuple[str, ...]] = []
-
-    def do(*words: str, undo: tuple[str, ...] | None = None) -> None:
-        subprocess.run(words, check=True)
-        if undo is not None:
-            made.append(undo)
-
-    try:
-        do("ip", "link", "add", BRIDGE, "type", "bridge", undo=("ip", "link", "del", BRIDGE))
-        do("ip", "addr", "add", f"{SUBNET}.1/24", "dev", BRIDGE)
-        do("ip", "link", "set", BRIDGE, "up")
-        places = []
-        for number in (1, 2, 3):
-            space, link, address = f"{BRIDGE}n{number}", f"iqlbench{number}", f"{SUBNET}.{number + 1}"
-            enter = ("ip", "netns", "exec", space)
-            do("ip", "netns", "add", space, undo=("ip", "netns", "del", space))
-            do("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", space)
-            do("ip", "link", "set", link, "master", BRIDGE, "up")
-            do(*enter, "ip", "addr", "add", f"{address}/24", "dev", "eth0")
-            do(*enter, "ip", "link", "set", "lo", "up")
-            do(*enter, "ip", "link", "set", "eth0", "up")
-            way = ["delay", f"{network.delay_milliseconds}ms", "loss", f"{network.loss_percent}%"]
-            do(*enter, "tc", "qdisc", "add", "dev", "eth0", "root", "netem", "limit", "100000", *way)
-            places.append({"address": address, "prefix": enter})
-        yield places
-    finally:
-        for words in reversed(made):
-            subprocess.run(words, check=False)
-
-
-def has_namespaces() -> bool:
-    """Whether this machine lets us have a network of our own."""
-    return sys.platform == "linux" and os.geteuid() == 0 and bool(shutil.which("ip") and shutil.which("tc"))
 
 
 def training(folder: Path, amounts: Amounts, **changes: Any) -> TrainConfig:
@@ -323,7 +275,7 @@ def main() -> int:
     if arguments.drive:
         drive(arguments.drive, arguments.repetitions, amounts)
         return 0
-    names = [name for name in arguments.clusters if CLUSTERS[name] is None or has_namespaces()]
+    names = [name for name in arguments.clusters if CLUSTERS[name] is None or can_be_slow()]
     found: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         make_data(Path(folder), amounts.num_rows)
