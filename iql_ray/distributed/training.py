@@ -21,7 +21,7 @@ import ray
 import torch
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from iql_ray import checkpoint, run_folder
 from iql_ray.data.lineage import lineage_tags
@@ -36,6 +36,7 @@ from iql_ray.distributed.job import job_tags
 from iql_ray.distributed.learner import RunPlan, run_learner
 from iql_ray.distributed.monitor import Conclusion, PolicyModel, Progress
 from iql_ray.distributed.monitor_actor import RunSetup, start_monitor
+from iql_ray.distributed.process_group import NodeAddressConfig
 from iql_ray.distributed.roles import Node, Role
 from iql_ray.distributed.run_roles import cpus_of_workers, learner_role, least_roles, train_roles
 from iql_ray.distributed.shards import learner_shards
@@ -215,7 +216,7 @@ def _fit(plan: RunPlan, execute: Callable[[dict[str, Any]], None], settings: dic
     trainer = TorchTrainer(
         execute,
         train_loop_config=settings,
-        torch_config=TorchConfig(backend="nccl" if is_cuda else "gloo"),
+        torch_config=NodeAddressConfig(backend="nccl" if is_cuda else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=asked.num_learners,
             use_gpu=is_cuda,
