@@ -1,6 +1,7 @@
 """Three nodes beside one, and three whose network is slow: what it costs that a run's processes are apart.
 
-    python benchmarks/cluster.py [--clusters one three lossy far] [--repetitions 1] [--scale 1] [--out FILE.json]
+    python -m benchmarks.cluster [--clusters one three lossy far] [--work train ...] [--repetitions 1] [--scale 1]
+        [--out FILE.json]
 
 All nodes are on this machine, with processes and object stores of their own (`_ray_nodes.py`), so that three are no
 faster than one: the same work on as many logical CPUs, whose processes talk over loopback, or over a network that
@@ -30,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,23 +213,23 @@ WORK: dict[str, Callable[[Path, Amounts], float]] = {
 }
 
 
-def drive(folder: Path, repetitions: int, amounts: Amounts) -> None:
+def drive(folder: Path, works: Sequence[str], repetitions: int, amounts: Amounts) -> None:
     """As a driver on the head: all the work, again and again; prints the rounds."""
     rounds: list[dict[str, float]] = []
     with ray_session():
         for _ in range(repetitions):
             rounds.append({})
-            for name, rate in WORK.items():
-                rounds[-1][name] = rate(folder, amounts)
+            for name in works:
+                rounds[-1][name] = WORK[name](folder, amounts)
                 print(f"{name} {rounds[-1][name]:,.1f}/s", file=sys.stderr, flush=True)
     print(json.dumps(rounds))
 
 
-def measure(name: str, folder: Path, repetitions: int, scale: float) -> list[dict[str, float]]:
+def measure(name: str, folder: Path, works: Sequence[str], repetitions: int, scale: float) -> list[dict[str, float]]:
     """The rounds of one cluster."""
     with cluster(name) as nodes:
         command = [sys.executable, __file__, "--drive", str(folder), "--repetitions", str(repetitions)]
-        command += ["--scale", str(scale)]
+        command += ["--scale", str(scale), "--work", *works]
         done = subprocess.run(command, env=nodes.environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -242,7 +243,7 @@ def make_data(folder: Path, num_rows: int) -> None:
 def rates_of(found: Mapping[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
     """Medians, by cluster and work."""
     return {
-        name: {work: statistics.median(each[work] for each in rounds) for work in WORK}
+        name: {work: statistics.median(each[work] for each in rounds) for work in rounds[0]}
         for name, rounds in found.items()
     }
 
@@ -258,7 +259,7 @@ def ratios_of(rates: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, f
 
 def show(rates: Mapping[str, Mapping[str, float]], ratios: Mapping[str, Mapping[str, float]]) -> None:
     print(f"{'':10}" + "".join(f"{name:>18}" for name in rates))
-    for work in WORK:
+    for work in next(iter(rates.values())):
         cells = (f"{rates[name][work]:,.0f}/s {ratios.get(name, {}).get(work, float('nan')):>6.2f}" for name in rates)
         print(f"{work:10}" + "".join(f"{cell:>18}" for cell in cells))
 
@@ -266,6 +267,7 @@ def show(rates: Mapping[str, Mapping[str, float]], ratios: Mapping[str, Mapping[
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clusters", nargs="+", choices=list(CLUSTERS), default=list(CLUSTERS))
+    parser.add_argument("--work", nargs="+", choices=list(WORK), default=list(WORK), help="after one that trains")
     parser.add_argument("--repetitions", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0, help="how much of everything is done")
     parser.add_argument("--out", type=Path)
@@ -273,7 +275,7 @@ def main() -> int:
     arguments = parser.parse_args()
     amounts = Amounts.of(arguments.scale)
     if arguments.drive:
-        drive(arguments.drive, arguments.repetitions, amounts)
+        drive(arguments.drive, arguments.work, arguments.repetitions, amounts)
         return 0
     names = [name for name in arguments.clusters if CLUSTERS[name] is None or can_be_slow()]
     found: dict[str, list[dict[str, float]]] = {}
@@ -281,7 +283,7 @@ def main() -> int:
         make_data(Path(folder), amounts.num_rows)
         for name in names:
             print(f"{name} node{'s' * (name != 'one')}", file=sys.stderr, flush=True)
-            found[name] = measure(name, Path(folder), arguments.repetitions, arguments.scale)
+            found[name] = measure(name, Path(folder), arguments.work, arguments.repetitions, arguments.scale)
             result = result_of(found)
             if arguments.out:  # what there is: a cluster takes minutes
                 arguments.out.parent.mkdir(parents=True, exist_ok=True)
