@@ -73,7 +73,7 @@ def wait_for_checkpoint(storage: Path, update_count: int, timeout_seconds: float
     raise TimeoutError(f"no checkpoint of {update_count} updates in {storage}")
 
 
-@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize("is_streamed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_run_whose_learner_is_killed_ends_with_the_parameters_of_one_that_was_not(
     ray_session: None, config: TrainConfig, tmp_path: Path, is_streamed: bool
 ):
