@@ -260,8 +260,12 @@ def ratios_of(rates: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, f
 def show(rates: Mapping[str, Mapping[str, float]], ratios: Mapping[str, Mapping[str, float]]) -> None:
     print(f"{'':10}" + "".join(f"{name:>18}" for name in rates))
     for work in next(iter(rates.values())):
-        cells = (f"{rates[name][work]:,.0f}/s {ratios.get(name, {}).get(work, float('nan')):>6.2f}" for name in rates)
+        cells = (f"{rate[work]:,.0f}/s{_of_one(ratios.get(name), work):>7}" for name, rate in rates.items())
         print(f"{work:10}" + "".join(f"{cell:>18}" for cell in cells))
+
+
+def _of_one(ratios: Mapping[str, float] | None, work: str) -> str:
+    return f"{ratios[work]:.2f}" if ratios else ""
 
 
 def main() -> int:
