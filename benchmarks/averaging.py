@@ -11,7 +11,6 @@ last line is JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -30,6 +29,7 @@ import pyarrow.parquet as pq
 import torch
 import torch.distributed as process_group
 
+from benchmarks._result import write_result
 from iql_ray import checkpoint
 from iql_ray import config as config_io
 from iql_ray.algorithm.iql_config import IQLConfig
@@ -217,9 +217,7 @@ def main() -> int:
         "torch": torch.__version__,
         "results": results,
     }
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    write_result(result, arguments.out)
     return 0
 
 

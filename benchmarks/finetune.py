@@ -19,7 +19,6 @@ JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -36,6 +35,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from benchmarks._result import write_result
 from benchmarks.learner import random_rows
 from iql_ray.data.experience_log import ExperienceLog
 from iql_ray.data.packed import RowLayout
@@ -226,10 +226,7 @@ def main() -> int:
     for name, value in ratios.items():
         print(f"{name:40}{value:>6.2f}")
     result = {"environment_id": ENVIRONMENT, "rounds": rounds, "ratios": ratios, "cpus": os.cpu_count()}
-    print(json.dumps(result))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(result, arguments.out)
     return 0
 
 

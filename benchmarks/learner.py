@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
 import statistics
 import subprocess
@@ -25,6 +24,7 @@ from typing import Any
 
 import torch
 
+from benchmarks._result import write_result
 from iql_ray.algorithm.agent import IQLAgent
 from iql_ray.algorithm.held_networks import TRAINED
 from iql_ray.algorithm.iql_config import IQLConfig, Population
@@ -235,9 +235,7 @@ def main() -> int:
     }
     for name, value in result["ratios"].items():
         print(f"{name:34} {'-' if value is None else format(value, '.2f'):>10}")
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    write_result(result, arguments.out)
     return 0
 
 

@@ -10,7 +10,6 @@ with an empty cache, since compiling itself takes memory. Pages that other proce
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import ray
 
+from benchmarks._result import write_result
 from pipelines.ray_session import ray_session
 
 NUM_UPDATES = 300
@@ -75,9 +75,7 @@ def main() -> int:
         numbers = [found[name][step][kind] for name in found for kind in ("resident", "private")]
         print(f"{step:28}" + "".join(f"{number:>10.0f}" for number in numbers))
     result = {"megabytes": found, "num_updates": NUM_UPDATES, "torch": version("torch")}
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    write_result(result, arguments.out)
     return 0
 
 

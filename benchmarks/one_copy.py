@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import psutil
 import ray
 import torch
 
+from benchmarks._result import write_result
 from benchmarks.prepare import ACTION_DIM, OBSERVATION_DIM, ROOT, write_source
 from iql_ray.data.packed import RowLayout, UniformSampler
 from iql_ray.data.prepared import read_manifest
@@ -127,7 +127,7 @@ def run(num_rows: int, num_trials: int) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> None:
-    """A table for people, then JSON for scripts."""
+    """A table for people."""
     print(f"{result['rows']:,} rows, {result['packed_bytes'] / 1e6:.0f} MB packed; megabytes of memory")
     print(f"{'':24}{'object store':>14}{'own':>10}{'together':>10}")
     names = {
@@ -139,7 +139,6 @@ def show(result: dict[str, Any]) -> None:
         shared, own, together = (result[key][name] / 1e6 for name in ("shared_bytes", "own_bytes", "bytes"))
         print(f"{label:24}{shared:>14.1f}{own:>10.1f}{together:>10.1f}")
     print(f"added by the others, of the rows: {result['added']:.1%} (below {TARGET_ADDED:.0%})")
-    print(json.dumps(result))
 
 
 def main() -> None:
@@ -151,9 +150,7 @@ def main() -> None:
     arguments = parser.parse_args()
     result = run(arguments.rows, arguments.trials)
     show(result)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Memory is the sum of the tree's resident sets, Ray's own processes included; pag
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -25,6 +24,8 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from benchmarks._result import write_result
 
 OBSERVATION_DIM, ACTION_DIM = 17, 6
 ROWS_PER_FILE, ROWS_PER_EPISODE = 50_000, 1_000
@@ -161,7 +162,7 @@ def compare(small: dict[str, Any], large: dict[str, Any]) -> dict[str, float]:
 
 
 def show(result: dict[str, Any]) -> None:
-    """A table for people, then JSON for scripts."""
+    """A table for people."""
     for size in result["sizes"]:
         print(f"{size['rows']:,} rows, {size['source_bytes'] / 1e6:.0f} MB of Parquet, {result['cpus']} CPUs")
         print(f"{'':26}{'seconds':>10}{'CPU seconds':>14}{'peak GB':>10}")
@@ -171,7 +172,6 @@ def show(result: dict[str, Any]) -> None:
     ratios = result["ratios"]
     print(f"prepare against read and write: {ratios['total']:.2f} in total, {ratios['steady']:.2f} per further row")
     print(f"    (target {TARGET_RATIO}); peak memory grows by a factor {ratios['peak_memory_growth']:.2f}")
-    print(json.dumps(result))
 
 
 def main() -> None:
@@ -192,9 +192,7 @@ def main() -> None:
     machine = {"cpus": os.cpu_count(), "load_average": load, "repeats": arguments.repeats}
     result = {**machine, "target_ratio": TARGET_RATIO, "ratios": compare(*sizes), "sizes": sizes}
     show(result)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ environment under weights they have not seen, and one under those that they have
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -28,6 +27,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import gymnasium
 import numpy as np
 
+from benchmarks._result import write_result
 from iql_ray.distributed.collecting import CollectingWorkers
 from iql_ray.envs.acting import GROUP_WIDTH
 from iql_ray.envs.catalog import make_env, spaces_of
@@ -202,9 +202,7 @@ def main() -> None:
             rates = measure(environment_id, arguments.seconds, arguments.repetitions)
             result[environment_id] = compare(environment_id, rates)
         result["weights"] = weights_seconds(arguments.env[0])
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    write_result(result, arguments.out)
 
 
 if __name__ == "__main__":

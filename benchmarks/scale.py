@@ -13,7 +13,6 @@ numbers. The last line is JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import statistics
@@ -35,6 +34,7 @@ from ray import tune
 from ray.cluster_utils import Cluster
 
 from benchmarks._posing_workers import ENVS_PER_WORKER, collecting_of
+from benchmarks._result import write_result
 from benchmarks._scale_model import Collecting, Searching
 from benchmarks.finetune import update_seconds
 from iql_ray.distributed.collecting import CollectingWorkers
@@ -256,10 +256,7 @@ def main() -> int:
     model = reckoned(found, arguments.workers)
     report(found, model)
     result = {"cpus": os.cpu_count(), "measured": found, "model": model}
-    print(json.dumps(result))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(result, arguments.out)
     return 0
 
 

@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks._process_tree import measured
+from benchmarks._result import write_result
 from benchmarks.learner import start_peers
 from iql_ray.data.demo import DEMO_ACTION_BOUNDS, DEMO_ENVIRONMENT, demo_dataset_path
 from iql_ray.data.packing import pack
@@ -259,13 +260,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             "small_trials": many_small_trials(dataset, folder),
         }
     show(result)
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(result, arguments.out)
     return 0
 
 
 def show(result: dict[str, Any]) -> None:
-    """A table for people, then JSON for scripts."""
+    """A table for people."""
     print(f"{NUM_MEMBERS} members of {result['num_updates']:,} updates, CPU seconds")
     separate = NUM_MEMBERS * result["prices"]["one_run"]["cpu_seconds"]
     print(f"{'16 runs of iql-ray train':34}{separate:>10.0f}{1:>8.2f}")
@@ -280,7 +280,6 @@ def show(result: dict[str, Any]) -> None:
         f"{small['num_trials']} small trials: {small['seconds_per_trial_first_quarter']:.2f} s each at first, "
         f"{small['seconds_per_trial_last_quarter']:.2f} s at last; driver {small['driver_megabytes']} MB"
     )
-    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 
 import argparse
 import asyncio
-import json
 import statistics
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._http_load import Reply, answers, free_port, running, send_load, serve_command, wait_until
+from benchmarks._result import write_result
 from iql_ray.policy import Policy, PolicyDescription
 from iql_ray.tracking.registry import log_policy_model
 from iql_ray.tracking.store import default_tracking_uri, open_client
@@ -154,9 +154,7 @@ def main() -> None:
         print(f"{name:32} " + " ".join(f"{value:9.1f}" for value in figures.values()))
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     result = {"cores": os.cpu_count(), "load_average": busy, "milliseconds": calls, "servers": servers}
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    write_result(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import multiprocessing
 import os
 import signal
@@ -33,6 +32,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from benchmarks._result import write_result
 from iql_ray.algorithm.agent import IQLAgent
 from iql_ray.algorithm.iql_config import IQLConfig
 from iql_ray.data.memory import LearnerData, groups_per_window
@@ -213,7 +213,7 @@ def measure_memory(paths: list[Path], limit_bytes: int) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> None:
-    """A table for people, then JSON for scripts."""
+    """A table for people."""
     rates, memory = result["updates"], result["memory"]
     print(f"{rates['num_rows']:,} rows, batch {BATCH_SIZE}, {len(rates['rates']['held'])} rounds")
     for name, values in rates["rates"].items():
@@ -223,7 +223,6 @@ def show(result: dict[str, Any]) -> None:
     print(f"{'limit':12}{memory['limit_bytes'] / 1e6:8.1f} MB, windows of {memory['rows_per_window']:,} rows")
     print(f"{'highest':12}{memory['peak_bytes'] / 1e6:8.1f} MB over a whole pass")
     print(f"{'alone':12}{memory['batches_per_second']:8.0f} batches/s without updates")
-    print(json.dumps(result))
 
 
 def main() -> int:
@@ -248,8 +247,7 @@ def main() -> int:
         "is_met": updates["ratio"] >= TARGET_RATIO and memory["peak_bytes"] <= memory["limit_bytes"],
     }
     show(result)
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(result, arguments.out)
     return 0
 
 

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._result import write_result
 from iql_ray.tracking.runs import RunLogger
 
 SLOW_SECONDS = 5.0
@@ -181,9 +182,7 @@ def main() -> None:
         print(f"{way:12} {figures['loop_seconds']:8.2f} {figures['overhead']:>+9.2%} {spread:>19} {bound}")
     worst = max(figures["cost_bound"] for way, figures in ways.items() if way != "none")
     result = {"updates": arguments.updates, "rounds": arguments.rounds, "ways": ways, "is_met": worst < TARGET}
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    write_result(result, arguments.out)
 
 
 if __name__ == "__main__":

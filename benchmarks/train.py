@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 
+from benchmarks._result import write_result
 from benchmarks.learner import random_rows, rate, updater
 from benchmarks.prepare import write_source
 from iql_ray.data.actions import resolve_actions
@@ -154,7 +155,7 @@ def ratios(bare: float, num_updates: int, command: Mapping[str, float]) -> dict[
 
 
 def show(result: Mapping[str, Any]) -> None:
-    """A table for people, then JSON for scripts."""
+    """A table for people."""
     before, after = result["bare_rates"]
     print(f"{result['num_updates']:,} updates, an evaluation every {result['eval_interval_updates']:,}")
     print(f"{'':24}{'updates/s':>10}{'of bare':>9}")
@@ -162,7 +163,6 @@ def show(result: Mapping[str, Any]) -> None:
     print(f"{'learner phase':24}{result['learner_rate']:>10.1f}{result['learner_ratio']:>9.2f}   (target {TARGET:.2f})")
     print(f"{'whole command':24}{result['command_rate']:>10.1f}{result['command_ratio']:>9.2f}")
     print(f"start {result['start_seconds']:.1f} s, stop {result['stop_seconds']:.1f} s of {result['seconds']:.1f} s")
-    print(json.dumps(result))
 
 
 def main() -> int:
@@ -178,9 +178,7 @@ def main() -> int:
         return 0
     result = measure(arguments.num_updates, arguments.eval_interval_updates)
     show(result)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(result, arguments.out)
     return 0
 
 
