@@ -64,7 +64,7 @@ def block_of_zeros(environments: Sequence[int], num_steps: int) -> Collected:
     """What HalfCheetah would fill, by its size."""
     num_rows = len(environments) * num_steps
     counts = np.zeros(num_rows, np.int32)
-    noise_state = np.random.default_rng(0).bit_generator.state
+    noise_state = dict(np.random.default_rng(0).bit_generator.state)
     return Collected(
         experience=Experience(
             observations=np.zeros((num_rows, SPACES.observation_dim), np.float32),
@@ -101,7 +101,7 @@ class PosingPool(ActorPool):
     """In place of `ActorPool` of `CollectingWorkers`."""
 
     def _start(self, actor_class: type[PooledActor], arguments: Sequence[tuple[Any, ...]], **options: Any) -> list[Any]:
-        self._processes = [ray.remote(num_cpus=0)(PosingWorkers).remote() for _ in range(NUM_PROCESSES)]
+        self._processes: list[Any] = [ray.remote(num_cpus=0)(PosingWorkers).remote() for _ in range(NUM_PROCESSES)]
         return [
             _Handle(_Apply(self._processes[number % NUM_PROCESSES], environments))
             for number, (_, environments, _) in enumerate(arguments)

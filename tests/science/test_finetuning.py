@@ -59,6 +59,6 @@ def test_from_five_poor_episodes_twenty_thousand_steps_lead_to_a_good_policy(ray
     online = ["--run", trained["run_id"], "--num-env-steps", "20000", "--storage", storage]
     changed = ["--inverse-temperature", "0.6", "--expectile", "0.9"]
     result = finetune(command_line.parse(FinetuneConfig, [*online, *changed]))
-    final = evaluate(EvaluateConfig(run=result["run_id"], num_episodes=200, seed=1, storage=Path(storage)))
+    final = evaluate(EvaluateConfig(run=result["run_id"], num_episodes=200, seed=1, storage=str(storage)))
     assert (result["num_env_steps"], result["num_updates"]) == (20_000, 20_000)
     assert final["return_mean"] > MIN_RETURN

@@ -51,7 +51,9 @@ def trained(dataset: Path, storage: Path, num_updates: int) -> dict[str, Any]:
 
 def evaluated(run_id: str, storage: Path, num_episodes: int) -> dict[str, Any]:
     """The last checkpoint over episodes that training never saw."""
-    return evaluate(EvaluateConfig(run=run_id, checkpoint="last", num_episodes=num_episodes, seed=1, storage=storage))
+    return evaluate(
+        EvaluateConfig(run=run_id, checkpoint="last", num_episodes=num_episodes, seed=1, storage=str(storage))
+    )
 
 
 @pytest.mark.slow
