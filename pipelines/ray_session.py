@@ -37,6 +37,8 @@ ENVIRONMENT = {
             "Attempting to start training worker group",
             "Started training worker group",
             r"^- \(ip=.* world_rank=",
+            # Of what Ray Data might use if there were more: what a run cannot do without is said by itself.
+            "There are tasks with infeasible resource requests",
         )
     ),
 }

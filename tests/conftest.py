@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -34,6 +35,13 @@ def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def _subnormal_numbers() -> Iterator[None]:
+    """A test that leaves them counted as zero fails, instead of one that comes later in its process."""
+    yield
+    assert sys.float_info.min / 2 > 0, "this test has left the process counting subnormal numbers as zero"
 
 
 @pytest.fixture(scope="session")

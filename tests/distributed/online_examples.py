@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from iql_ray import checkpoint
+from iql_ray.algorithm.denormals import flushed_denormals
 from iql_ray.data.experience_log import ExperienceLog, discard_from, with_actions
 from iql_ray.data.packed import RowLayout
 from iql_ray.data.replay import ReplayRing
@@ -61,6 +62,7 @@ def online_config(**changes: Any) -> FinetuneConfig:
     return FinetuneConfig(**{**settings, **changes})
 
 
+@flushed_denormals()
 def run_online(
     plan: RunPlan,
     config: FinetuneConfig,
@@ -69,9 +71,8 @@ def run_online(
     online: OnlinePlan | None = None,
     num_updates_before_stop: int | None = None,
 ) -> Learner:
-    """Fine-tune in this process: from a new agent, the run that `online` names, or a checkpoint; until a stop is
-    ordered."""
-    torch.set_flush_denormal(True)  # as learners do
+    """Fine-tune in this process, with its arithmetic as learners have it: from a new agent, the run that `online`
+    names, or a checkpoint; until a stop is ordered."""
     rows = torch.from_numpy(all_rows(Path(plan.config.dataset), plan.transforms))
     layout = RowLayout.of(plan.spaces)
     if config.without_offline_data:
