@@ -108,14 +108,18 @@ def draw_online_figure(
 
 
 def neighbour_means(episodes: TrainingEpisodes) -> tuple[list[float], list[float]]:
-    """Mean ends and mean returns of the episodes that ended in each of NUM_TRAINING_POINTS equal parts of the run.
+    """Mean ends and mean returns of episodes that ended within a NUM_TRAINING_POINTS-th part of the run of each other.
 
-    Environments side by side whose episodes are equally long end together: these are one point.
+    Environments side by side whose episodes are equally long end together, wherever that is: these are one point.
     """
-    ends, returns = np.asarray(episodes.num_env_steps, float), np.asarray(episodes.returns, float)
-    part = np.minimum(ends * NUM_TRAINING_POINTS // ends[-1], NUM_TRAINING_POINTS - 1)
-    groups = [part == each for each in np.unique(part)]
-    return [float(ends[group].mean()) for group in groups], [float(returns[group].mean()) for group in groups]
+    width = episodes.num_env_steps[-1] / NUM_TRAINING_POINTS
+    groups: list[list[tuple[float, float]]] = []
+    for end, earned in zip(episodes.num_env_steps, episodes.returns, strict=True):
+        if not groups or end - groups[-1][0][0] >= width:
+            groups.append([])
+        groups[-1].append((end, earned))
+    ends, returns = zip(*(np.mean(group, axis=0).tolist() for group in groups), strict=True)
+    return list(ends), list(returns)
 
 
 def _draw_curve(axes: Axes, curve: OnlineCurve) -> tuple[str, float, str]:

@@ -93,13 +93,18 @@ def test_training_episodes_are_a_light_line_of_means_in_full_view():
 def test_many_training_episodes_are_drawn_as_means_of_neighbours():
     steps, returns = neighbour_means(TrainingEpisodes(num_env_steps=range(1, 121), returns=[0.0, 1.0] * 60))
     assert len(steps) == len(returns) == 30
-    assert steps[:2] == [2.0, 5.5]
+    assert steps[:2] == [2.5, 6.5]
     assert returns[1] == 0.5
 
 
 def test_training_episodes_that_end_together_are_one_point():
     episodes = TrainingEpisodes(num_env_steps=[100, 100, 200, 200], returns=[0.0, 2.0, 4.0, 6.0])
     assert neighbour_means(episodes) == ([100.0, 200.0], [1.0, 5.0])
+
+
+def test_training_episodes_that_end_one_after_the_other_in_a_step_of_all_environments_are_one_point():
+    episodes = TrainingEpisodes(num_env_steps=[99, 101, 300], returns=[0.0, 2.0, 4.0])
+    assert neighbour_means(episodes) == ([100.0, 300.0], [1.0, 4.0])
 
 
 def test_an_episode_has_one_return():
