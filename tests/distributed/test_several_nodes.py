@@ -244,8 +244,13 @@ def test_episodes_on_another_node_have_the_returns_of_one_process(nodes: RayNode
 
 def test_a_dry_run_says_which_nodes_would_take_what(nodes: RayNodes, tmp_path: Path, storage: Path):
     config = replace(long_training(tiny_dataset(tmp_path / "data"), storage), dry_run=True)
-    found = configured(nodes, "train", config, tmp_path)
-    learners, evaluation = found["placement"]
+
+    def placed() -> list[dict[str, Any]] | None:
+        """Once what the test before held is given back."""
+        placement = configured(nodes, "train", config, tmp_path)["placement"]
+        return None if any(each["waiting"] for each in placement) else placement
+
+    learners, evaluation = wait_until(placed)
     assert sorted(learners["nodes"].values()) == [1, 1]
     assert (evaluation["role"], list(evaluation["nodes"].values())) == ("evaluation worker", [1])
     assert not set(learners["nodes"]) & set(evaluation["nodes"])

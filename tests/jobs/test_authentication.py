@@ -41,14 +41,15 @@ def test_the_dashboard_answers_only_those_with_the_token(head: Head, path: str):
 
 def test_a_ray_client_needs_the_token(head: Head):
     address = f"127.0.0.1:{head.client_port}"
-    program = f"import ray.util; ray.util.connect('{address}', connection_retries=1); print('joined')"
 
-    def join(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    def join(environment: dict[str, str], num_retries: int) -> subprocess.CompletedProcess[str]:
+        program = f"import ray.util; ray.util.connect('{address}', connection_retries={num_retries}); print('joined')"
         command = [sys.executable, "-c", program]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
-    assert join(head.environment).stdout.strip() == "joined"
-    refused = join(stranger(head))
+    joined = join(head.environment, num_retries=3)  # a busy machine may need more than one
+    assert joined.stdout.strip() == "joined", joined.stderr
+    refused = join(stranger(head), num_retries=1)
     assert refused.returncode != 0
     assert "joined" not in refused.stdout
     assert "ray client connection timeout" in refused.stderr  # all that Ray says of it
