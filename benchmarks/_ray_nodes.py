@@ -83,6 +83,7 @@ class RayNodes:
         self._port = free_port()
         self._head_address = head_address
         self.nodes: dict[str, RayNode] = {}
+        self._num_added = 0
         self.environment: dict[str, str] = {
             **os.environ,
             "RAY_AUTH_MODE": "token",
@@ -106,7 +107,8 @@ class RayNodes:
         address: str | None = None, prefix: Sequence[str] = (),
     ) -> RayNode:  # fmt: skip
         """Another node; its resources are Ray's custom ones."""
-        address = address or f"127.0.0.{len(self.nodes) + 1}"
+        self._num_added += 1
+        address = address or f"127.0.0.{1 + self._num_added}"  # of its own, whichever nodes are gone
         joins = ["--address", f"{self._head_address}:{self._port}"]
         return self._start(name, joins, num_cpus, resources or {}, address, prefix)
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -86,8 +87,12 @@ class Head:
         """What the dashboard answers, to a client with the head's token by default."""
         headers = {"Authorization": f"Bearer {self.token if token is None else token}"}
         request = urllib.request.Request(self.url + path, headers=headers, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.read().decode()
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.read().decode()
+        except urllib.error.HTTPError as refusal:
+            refusal.close()
+            raise
 
 
 def stranger(head: Head) -> dict[str, str]:
