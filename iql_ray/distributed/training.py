@@ -96,14 +96,7 @@ def train(
     run, device, window_groups, roles = _decided(run, work, say)
     num_workers = run.config.num_eval_workers + work.num_other_workers
     num_cpus = cpus_of_workers(run.config, device, alive_nodes(), num_workers)
-    setup = RunSetup(
-        config=run.config,
-        recorded_config=_recorded_config(run, work),
-        manifest=run.manifest,
-        tracking_uri=run.tracking_uri,
-        resumed_folder=run.resumed_folder,
-        num_cpus_per_eval_worker=num_cpus,
-    )
+    setup = _setup(run, work, num_cpus)
     check_shared(run.config.storage, run.config.dataset, learner_role(run.config, device).each)
     monitor = start_monitor()
     with terminated() as termination, _ended(monitor):
@@ -139,6 +132,17 @@ def train(
         **{name: value for name, value in evaluation.items() if name != "num_updates"},
         **conclusion.result,
     }
+
+
+def _setup(run: CheckedRun, work: Work, num_cpus_per_worker: float) -> RunSetup:
+    return RunSetup(
+        config=run.config,
+        recorded_config=_recorded_config(run, work),
+        manifest=run.manifest,
+        tracking_uri=run.tracking_uri,
+        resumed_folder=run.resumed_folder,
+        num_cpus_per_eval_worker=num_cpus_per_worker,
+    )
 
 
 def _decided(run: CheckedRun, work: Work, say: Say) -> tuple[CheckedRun, str, int | None, list[Role]]:
