@@ -54,7 +54,7 @@ class Searching:
     member_seconds: float
     """To begin and end a member's record."""
 
-    def limits(self, trial_seconds: float, members: int, rows_per_member: int) -> dict[str, float]:
+    def limits(self, members: int, rows_per_member: int) -> dict[str, float]:
         """Trials a second, by what would then be busy all the time."""
         return {
             "Tune's loop": 1 / self.loop_seconds,
@@ -63,5 +63,5 @@ class Searching:
 
     def saturating_slots(self, trial_seconds: float, members: int, rows_per_member: int) -> dict[str, int]:
         """So many trials at a time keep it busy all the time."""
-        limits = self.limits(trial_seconds, members, rows_per_member)
+        limits = self.limits(members, rows_per_member)
         return {name: math.floor(rate * (self.start_seconds + trial_seconds)) for name, rate in limits.items()}
