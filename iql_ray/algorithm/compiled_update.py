@@ -19,7 +19,7 @@ from torch import Tensor
 
 from iql_ray.algorithm.held_networks import TRAINED, AverageGradients, HeldNetworks
 from iql_ray.algorithm.networks import MakeMask
-from iql_ray.algorithm.traced_networks import State, TracedNetworks
+from iql_ray.algorithm.traced_networks import AdamScales, State, TracedNetworks
 from iql_ray.algorithm.update_rule import UpdateRule
 from iql_ray.experience import TransitionBatch
 
@@ -71,7 +71,9 @@ class CompiledUpdate:
         }
         values = self._state["value"]["values"]
         self._products = torch.bfloat16 if precision == "bf16" else values.dtype
-        self._policy_learning_rate = values.new_zeros(())
+        self._moved = [*(["value"] if rule.moves_value else []), *rule.moved_together]
+        rates = torch.full((len(TRAINED),), networks.config.learning_rate, dtype=torch.float64, device=values.device)
+        self._learning_rates = rates
         from torch._inductor import config as inductor  # heavy, and most agents are never compiled
 
         inductor.compile_threads = 1  # a pool of compilers would stay in memory, several hundred megabytes of it
@@ -82,7 +84,7 @@ class CompiledUpdate:
 
     def __call__(self, batch: TransitionBatch, policy_learning_rate: float) -> dict[str, Tensor]:
         """See `UpdateRule`."""
-        self._policy_learning_rate.fill_(policy_learning_rate)
+        self._learning_rates[TRAINED.index("policy")].fill_(policy_learning_rate)
         if self._works is None:
             self._works = self._try(batch)
         if not self._works:
@@ -109,20 +111,27 @@ class CompiledUpdate:
         self, state: State, batch: TransitionBatch, masks: Sequence[Tensor], average: AverageGradients | None
     ) -> dict[str, Tensor]:
         whole, until_value, until_others, others = self._compiled
+        scales = self._counted_step(state)
         if average is None:
-            return whole(state, batch, masks, self._policy_learning_rate)
+            return whole(state, batch, masks, scales)
         metrics, target_values, gradients = until_value(state, batch)
         if gradients is not None:
             average(gradients)
-        more_metrics, other_gradients = until_others(state, batch, masks, target_values, gradients)
+        more_metrics, other_gradients = until_others(state, batch, masks, scales, target_values, gradients)
         average(other_gradients)
-        others(state, other_gradients, self._policy_learning_rate)
+        others(state, other_gradients, scales)
         return metrics | more_metrics
 
+    def _counted_step(self, state: State) -> AdamScales:
+        """Count a step of every network that moves."""
+        torch._foreach_add_([state[name]["step"] for name in self._moved], 1)
+        steps = torch.stack([state[name]["step"] for name in TRAINED]).double()
+        return AdamScales.of(steps, self._learning_rates, state["value"]["values"].dtype)
+
     def _whole(
-        self, state: State, batch: TransitionBatch, masks: Sequence[Tensor], policy_learning_rate: Tensor
+        self, state: State, batch: TransitionBatch, masks: Sequence[Tensor], scales: AdamScales
     ) -> dict[str, Tensor]:
-        return self._rule(self._traced(state, masks), batch, policy_learning_rate)
+        return self._rule(self._traced(state, masks, scales), batch, 0.0)
 
     def _until_value(self, state: State, batch: TransitionBatch) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         networks = self._traced(state)
@@ -134,23 +143,24 @@ class CompiledUpdate:
         state: State,
         batch: TransitionBatch,
         masks: Sequence[Tensor],
+        scales: AdamScales,
         target_values: Tensor,
         gradients: Tensor | None,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        networks = self._traced(state, masks)
+        networks = self._traced(state, masks, scales)
         if gradients is not None:
             networks.take_gradients(gradients, "value")
             networks.step("value")
         metrics = self._rule.other_gradients(networks, batch, target_values)
         return metrics, networks.gradients(*self._rule.moved_together)
 
-    def _others(self, state: State, gradients: Tensor, policy_learning_rate: Tensor) -> None:
-        networks, names = self._traced(state), self._rule.moved_together
+    def _others(self, state: State, gradients: Tensor, scales: AdamScales) -> None:
+        networks, names = self._traced(state, scales=scales), self._rule.moved_together
         networks.take_gradients(gradients, *names)
-        networks.step(*names, policy_learning_rate=policy_learning_rate)
+        networks.step(*names)
 
-    def _traced(self, state: State, masks: Sequence[Tensor] = ()) -> TracedNetworks:
-        return TracedNetworks(state, self._shapes, self._num_layers, self._config, self._products, masks)
+    def _traced(self, state: State, masks: Sequence[Tensor] = (), scales: AdamScales | None = None) -> TracedNetworks:
+        return TracedNetworks(state, self._shapes, self._num_layers, self._config, self._products, masks, scales)
 
     def _masks(self, batch: TransitionBatch, make_mask: MakeMask | None) -> list[Tensor]:
         """Of each hidden layer of the policy, in the order in which the plain update draws them."""

@@ -51,7 +51,7 @@ class HeldNetworks:
         self.average = average
         self.optimisers = {name: self._adam(self.parameters[name]) for name in TRAINED}
 
-    def step(self, *names: str, policy_learning_rate: float | Tensor = 0.0) -> None:
+    def step(self, *names: str, policy_learning_rate: float = 0.0) -> None:
         """Along the average of their gradients over the learners: one average of what lies together."""
         if self.average is not None:
             self.average(self._gradients[names])

@@ -7,15 +7,36 @@ target's step write into the held buffers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from iql_ray.algorithm.held_networks import TRAINED
 from iql_ray.algorithm.iql_config import IQLConfig
 from iql_ray.algorithm.networks import NARROW, MakeMask, named_views
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 """Of `torch.optim.Adam`, which moves the held networks."""
+
+
+class AdamScales(NamedTuple):
+    """What Adam's step depends on beside gradients and moments, one number a network, in the order of `TRAINED`.
+
+    They come from outside the graph: in it, their powers would be taken again for every few parameters.
+    """
+
+    step_sizes: Tensor
+    """Learning rate / (1 - BETA_1^step)."""
+    corrections: Tensor
+    """Square root of (1 - BETA_2^step)."""
+
+    @staticmethod
+    def of(steps: Tensor, learning_rates: Tensor, dtype: torch.dtype) -> AdamScales:
+        """Of the step that is made now; both (networks,) in float64, where 1 - 0.999 is not off by 6e-5."""
+        step_sizes, corrections = learning_rates / (1 - BETA_1**steps), (1 - BETA_2**steps).sqrt()
+        return AdamScales(step_sizes.to(dtype), corrections.to(dtype))
+
 
 State = Mapping[str, Mapping[str, Tensor]]
 """By network: its flat values, and Adam's moments and step where it is trained."""
@@ -31,7 +52,8 @@ class TracedNetworks:
         num_layers: int,
         config: IQLConfig,
         products: torch.dtype,
-        masks: Sequence[Tensor],
+        masks: Sequence[Tensor] = (),
+        scales: AdamScales | None = None,
     ) -> None:
         self.value, self.critic, self.target = (
             TracedMLP(state[name], shapes[name], num_layers, products) for name in ("value", "critic", "target_critic")
@@ -39,10 +61,14 @@ class TracedNetworks:
         self.policy = TracedMLP(state["policy"], shapes["policy"], num_layers, products, masks)
         self._trained = {"value": self.value, "policy": self.policy, "critic": self.critic}
         self._config = config
+        self._scales = scales
 
-    def step(self, *names: str, policy_learning_rate: float | Tensor = 0.0) -> None:
+    def step(self, *names: str, policy_learning_rate: float = 0.0) -> None:
+        """The policy's learning rate is in the scales, as all are."""
+        assert self._scales is not None
         for name in names:
-            self._trained[name].step(policy_learning_rate if name == "policy" else self._config.learning_rate)
+            index = TRAINED.index(name)
+            self._trained[name].step(self._scales.step_sizes[index], self._scales.corrections[index])
         if "critic" in names:
             self.target.follow(self.critic, self._config.target_update_rate)
 
@@ -102,7 +128,7 @@ class TracedMLP:
         self._gradients = dict(others)
         for layer in reversed(range(self._num_layers)):
             inputs, weight = self._activations[layer], self._layer(layer)[0]
-            self._gradients[f"{layer}.bias"] = gradients.sum(1)
+            self._gradients[f"{layer}.bias"] = _sum_over_batch(gradients)
             factors = gradients.to(self._products)
             self._gradients[f"{layer}.weight"] = _weight_gradient(inputs, factors).to(gradients.dtype)
             if layer > 0:
@@ -114,14 +140,11 @@ class TracedMLP:
         """Weight, (members, in, out), and bias, (members, 1, out)."""
         return self._views[f"{layer}.weight"].to(self._products), self._views[f"{layer}.bias"].unsqueeze(1)
 
-    def step(self, learning_rate: float | Tensor) -> None:
+    def step(self, step_size: Tensor, correction: Tensor) -> None:
         """Adam's (Kingma and Ba 2015), as torch's fused one does it."""
         state, gradients = self._state, self.gradients() if self.taken is None else self.taken
         exp_avg = state["exp_avg"].lerp_(gradients, 1 - BETA_1)
         exp_avg_sq = state["exp_avg_sq"].mul_(BETA_2).addcmul_(gradients, gradients, value=1 - BETA_2)
-        step = state["step"].add_(1).double()  # in float32, 1 - 0.999^step would be off by 6e-5 at first
-        step_size = (learning_rate / (1 - BETA_1**step)).to(gradients.dtype)
-        correction = (1 - BETA_2**step).sqrt().to(gradients.dtype)
         state["values"].sub_(step_size * exp_avg / (exp_avg_sq.sqrt() / correction + EPSILON))
 
     def gradients(self) -> Tensor:
@@ -140,10 +163,23 @@ def _outputs(inputs: Tensor, weight: Tensor) -> Tensor:
     return torch.bmm(weight.transpose(1, 2), inputs.transpose(1, 2)).transpose(1, 2)
 
 
+def _sum_over_batch(gradients: Tensor) -> Tensor:
+    """(members, batch, units) -> (members, 1, units)."""
+    return _row_product(gradients.new_ones(1, 1, gradients.shape[1]).expand(gradients.shape[0], -1, -1), gradients)
+
+
 def _weight_gradient(inputs: Tensor, gradients: Tensor) -> Tensor:
     if gradients.shape[2] >= NARROW:
         return torch.bmm(inputs.transpose(1, 2), gradients)
+    if gradients.shape[2] == 1:
+        return _row_product(gradients.transpose(1, 2), inputs).transpose(1, 2)
     return torch.bmm(gradients.transpose(1, 2), inputs).transpose(1, 2)
+
+
+def _row_product(row: Tensor, matrix: Tensor) -> Tensor:
+    """(members, 1, batch) times (members, batch, units), in the library: compiled, it would be a sum of strided rows,
+    which takes 5 to 10 times as long; with an addend the compiler leaves it alone."""
+    return torch.baddbmm(row.new_zeros(1, 1, 1), row, matrix, beta=0)
 
 
 def _input_gradient(gradients: Tensor, weight: Tensor) -> Tensor:

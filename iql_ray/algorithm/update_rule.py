@@ -57,7 +57,7 @@ class Networks(Protocol):
     @property
     def target(self) -> Network: ...
 
-    def step(self, *names: str, policy_learning_rate: float | Tensor = 0.0) -> None:
+    def step(self, *names: str, policy_learning_rate: float = 0.0) -> None:
         """Adam's steps of value, policy or critic along their gradients, and the target's after the critic's."""
         ...
 
@@ -94,9 +94,7 @@ class UpdateRule:
         self._objectives = CriticObjectives([member.critic for member in critic_members], expectiles)
         self._inverse_temperatures = _column([member.inverse_temperature for member in members], like)
 
-    def __call__(
-        self, networks: Networks, batch: TransitionBatch, policy_learning_rate: float | Tensor
-    ) -> dict[str, Tensor]:
+    def __call__(self, networks: Networks, batch: TransitionBatch, policy_learning_rate: float) -> dict[str, Tensor]:
         """Move what is to be learned once; policy and critic share no parameter, so they move at once.
 
         Args:
