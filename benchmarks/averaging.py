@@ -24,28 +24,20 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import torch.distributed as process_group
 
 from benchmarks._result import write_result
+from benchmarks._returns import mean_return, packed_rows, prepare_demo
 from iql_ray import checkpoint
 from iql_ray import config as config_io
 from iql_ray.algorithm.iql_config import IQLConfig
 from iql_ray.data import demo
-from iql_ray.data.actions import resolve_actions
-from iql_ray.data.packing import pack
-from iql_ray.data.prepared import read_manifest, shard_paths
-from iql_ray.data.sources import open_source
+from iql_ray.data.prepared import read_manifest
 from iql_ray.data.transforms import TransformConfig, Transforms
-from iql_ray.data.writing import WritingPlan, write_dataset
 from iql_ray.distributed import collective
 from iql_ray.distributed.learner import Learner, RunPlan, train
 from iql_ray.distributed.train_config import TrainConfig
-from iql_ray.envs.acting import GROUP_WIDTH
-from iql_ray.envs.catalog import environment_spaces, make_env
-from iql_ray.evaluation.episodes import run_group, split_into_groups
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS: dict[str, dict[str, Any]] = {
@@ -57,7 +49,7 @@ KINDS: dict[str, dict[str, Any]] = {
 SCORED_HIDDEN_SIZES, TIMED_HIDDEN_SIZES = (64, 64), (256, 256)
 LEARNING_RATE = 1e-3
 """At the paper's 3e-4, networks so small would need more updates."""
-NUM_EPISODES, EPISODE_SEED, NUM_TIMED_UPDATES = 100, 1, 300
+NUM_EPISODES, NUM_TIMED_UPDATES = 100, 300
 
 
 class Nobody:
@@ -65,18 +57,6 @@ class Nobody:
 
     def record(self, step: int, metrics: dict[str, float]) -> None: ...
     def checkpoint_saved(self, update_count: int, step: int) -> None: ...
-
-
-def prepare_demo(folder: Path) -> Path:
-    """The demo's dataset without Ray."""
-    source = open_source(f"npz:{demo.demo_dataset_path()}")
-    spaces = environment_spaces(demo.DEMO_ENVIRONMENT)
-    actions = resolve_actions(source.layout, source.recorded.spaces, spaces, demo.DEMO_ACTION_BOUNDS)
-    plan = WritingPlan(
-        source=source, actions=actions, destination=folder / "prepared", action_bounds=demo.DEMO_ACTION_BOUNDS
-    )
-    write_dataset((table for fragment in source.fragments for table in source.read(fragment)), plan)
-    return folder / "prepared"
 
 
 def config_of(
@@ -110,7 +90,7 @@ def learn(job: Path, rank: int, delay_seconds: float) -> float:
         dataset_digest=manifest.digest,
         device="cpu",
     )
-    rows = pack(pa.concat_tables([pq.read_table(path) for path in shard_paths(Path(config.dataset))]), plan.transforms)
+    rows = packed_rows(Path(config.dataset), plan.transforms)
     shard = torch.from_numpy(np.array_split(rows, config.num_learners)[rank])
 
     def average(values: torch.Tensor) -> None:
@@ -147,11 +127,9 @@ def run(job: Path, config: TrainConfig, delay_seconds: float = 0.0) -> float:
 
 
 def score(job: Path) -> float:
-    """Mean return of the last checkpoint's policy over episodes that are the same for all."""
+    """Mean return of the last checkpoint's policy."""
     policy, _ = checkpoint.load_policy(job, "last")
-    environments = [make_env(demo.DEMO_ENVIRONMENT) for _ in range(GROUP_WIDTH)]
-    groups = split_into_groups(NUM_EPISODES, EPISODE_SEED)
-    return statistics.mean(each.episode_return for seeds in groups for each in run_group(policy, environments, seeds))
+    return mean_return(policy, demo.DEMO_ENVIRONMENT, NUM_EPISODES)
 
 
 def measure_rates(dataset: Path, folder: Path, num_rounds: int, delay_seconds: float) -> dict[str, Any]:

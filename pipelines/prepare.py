@@ -118,7 +118,17 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         manifest = prepare_dataset(read, plan, say=_say)
     for fix in manifest.provenance.fixes:
         _say(f"--fix {fix.rule}: {fix.num_rows} rows of {fix.num_episodes} episodes; {fix.description}")
+    _say_doubts(manifest)
     return _result(config.out, manifest)
+
+
+def _say_doubts(manifest: Manifest) -> None:
+    """What the data itself cannot settle, and the policy would pay for."""
+    from iql_ray.data.inspection.column_findings import scaled_actions_sentence
+
+    sentence = scaled_actions_sentence(manifest)
+    if sentence is not None:
+        _say(f"warning: {sentence} If they were, prepare again with --action-bounds -1 1.")
 
 
 def _opened(config: PrepareConfig) -> Source:

@@ -72,8 +72,8 @@ class CompiledUpdate:
         values = self._state["value"]["values"]
         self._products = torch.bfloat16 if precision == "bf16" else values.dtype
         self._moved = [*(["value"] if rule.moves_value else []), *rule.moved_together]
-        rates = torch.full((len(TRAINED),), networks.config.learning_rate, dtype=torch.float64, device=values.device)
-        self._learning_rates = rates
+        rate = networks.config.learning_rate
+        self._learning_rates = torch.full((len(TRAINED),), rate, dtype=torch.float64, device=values.device)
         from torch._inductor import config as inductor  # heavy, and most agents are never compiled
 
         inductor.compile_threads = 1  # a pool of compilers would stay in memory, several hundred megabytes of it
@@ -124,7 +124,8 @@ class CompiledUpdate:
 
     def _counted_step(self, state: State) -> AdamScales:
         """Count a step of every network that moves."""
-        torch._foreach_add_([state[name]["step"] for name in self._moved], 1)
+        for name in self._moved:
+            state[name]["step"].add_(1)
         steps = torch.stack([state[name]["step"] for name in TRAINED]).double()
         return AdamScales.of(steps, self._learning_rates, state["value"]["values"].dtype)
 

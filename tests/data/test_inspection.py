@@ -184,6 +184,15 @@ def test_actions_in_other_units_are_found(tmp_path: Path) -> None:
     assert "dimensions 0, 1" in inspection.findings[0].sentence
 
 
+@pytest.mark.parametrize(("largest", "expected"), [(1.0, ["scaled-actions"]), (1.5, []), (0.9, [])])
+def test_actions_that_end_at_1_in_a_wider_box_look_scaled(tmp_path: Path, largest: float, expected: list[str]) -> None:
+    columns = clean_columns()
+    columns["actions"] *= largest / np.abs(columns["actions"]).max(axis=0)
+    columns["actions"][0], columns["actions"][1] = largest, -largest
+    inspection = inspected(tmp_path, columns, bounds=(-2.0, 2.0))
+    assert kinds(inspection) == expected
+
+
 def test_actions_at_bounds_are_counted_per_dimension(tmp_path: Path) -> None:
     columns = clean_columns()
     columns["actions"][:, 0] = np.where(columns["actions"][:, 0] > 0, 0.985, -1)  # within 1% of the box's width of 2

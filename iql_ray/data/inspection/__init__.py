@@ -31,6 +31,7 @@ CHECKS = (
     episode_findings.single_episode,
     episode_findings.nearly_deterministic,
     column_findings.narrow_actions,
+    column_findings.scaled_actions,
     column_findings.outliers,
     column_findings.constant_columns,
     column_findings.duplicated_columns,

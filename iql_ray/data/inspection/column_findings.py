@@ -10,10 +10,13 @@ import numpy as np
 from iql_ray.data.inspection.columns import OUTLIER_STDS
 from iql_ray.data.inspection.counting import MAX_EXAMPLES
 from iql_ray.data.inspection.finding import Facts, Finding, some
+from iql_ray.data.prepared import Manifest
 
 NARROW_SHARE = 0.1
 """Of its box that an action uses."""
 SATURATED_SHARE = 0.5
+UNIT_REACH = 0.99
+"""Actions that come so close to 1 and never exceed it end there."""
 
 
 def actions_outside_bounds(facts: Facts) -> Finding | None:
@@ -51,6 +54,37 @@ def narrow_actions(facts: Facts) -> Finding | None:
             "say which box they lie in with --action-bounds LOW HIGH"
             + (", or name the environment with --env" if facts.manifest.provenance.are_action_bounds_assumed else "")
         ),
+    )
+
+
+def scaled_actions(facts: Facts) -> Finding | None:
+    sentence = scaled_actions_sentence(facts.manifest)
+    if sentence is None:
+        return None
+    return Finding(
+        kind="scaled-actions",
+        severity="warning",
+        sentence=sentence,
+        evidence={"action_low": facts.manifest.spaces.action_low, "action_high": facts.manifest.spaces.action_high},
+        fix="if they were scaled when they were logged, prepare again with --action-bounds -1 1",
+    )
+
+
+def scaled_actions_sentence(manifest: Manifest) -> str | None:
+    """Where actions reach -1 and 1 and stop there, in a box that goes on: a policy of them would act too weakly."""
+    spaces, columns = manifest.spaces, manifest.columns["actions"]
+    if (
+        spaces.is_discrete
+        or not (np.array(spaces.action_low) < -1).all()
+        or not (np.array(spaces.action_high) > 1).all()
+    ):
+        return None
+    reach = np.abs([columns.min, columns.max])
+    if not ((reach >= UNIT_REACH) & (reach <= 1)).all():
+        return None
+    return (
+        f"The actions end at -1 and 1, and their box at {min(spaces.action_low):g} and {max(spaces.action_high):g}:"
+        " they look scaled."
     )
 
 
