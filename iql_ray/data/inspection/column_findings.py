@@ -65,7 +65,10 @@ def scaled_actions(facts: Facts) -> Finding | None:
         kind="scaled-actions",
         severity="warning",
         sentence=sentence,
-        evidence={"action_low": facts.manifest.spaces.action_low, "action_high": facts.manifest.spaces.action_high},
+        evidence={
+            "box_low": min(facts.manifest.spaces.action_low),
+            "box_high": max(facts.manifest.spaces.action_high),
+        },
         fix="if they were scaled when they were logged, prepare again with --action-bounds -1 1",
     )
 
