@@ -1,7 +1,7 @@
 """What products in bfloat16 (`--precision bf16`) do to the policy that is learned.
 
     python benchmarks/precision.py [--dataset PREPARED --env ID] [--seeds 0 1 2] [--num-updates 10000]
-        [--out benchmarks/results/precision.json]
+        [--out FILE.json]
 
 The same seeds on the same minibatches, once in float32 and once in bf16, all seeds of a precision as one compiled
 population in a process of its own on one thread; returns are over new episodes that are the same for all. Without a
