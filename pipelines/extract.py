@@ -31,7 +31,7 @@ class ExtractConfig:
     inverse_temperatures: tuple[float, ...]
     """Of the policies, for each of the run's seeds and expectiles."""
     num_updates: int | None = None
-    """Updates of the policies; default: half of the run's."""
+    """Updates of the policies; default: as many as the run's."""
     seeds: tuple[int, ...] = ()
     """Those of the run's to take; empty: all."""
     expectiles: tuple[float, ...] = ()
@@ -91,7 +91,7 @@ def search_config(asked: ExtractConfig) -> SearchConfig:
     return SearchConfig(
         critics_from=str(folder),
         extract="after",
-        extract_updates=asked.num_updates or max(1, trained.num_updates // 2),
+        extract_updates=asked.num_updates or trained.num_updates,
         num_updates=trained.num_updates,
         batch_size=trained.batch_size,
         cpus_per_learner=trained.cpus_per_learner,

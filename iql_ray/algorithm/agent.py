@@ -36,7 +36,9 @@ class IQLAgent:
         average_gradients: the seam for distribution, called on each flat gradient before its optimiser step.
         is_compiled: run the update compiled, see `compiled_update.py`.
         precision: of a compiled update's matrix products.
-        learns: everything, critics alone, or policies alone from critics that stay.
+        learns: everything, critics alone, or policies alone from critics that stay. Beside critics that are learning,
+            advantages grow slowly; from critics that stay, the inverse temperature rises linearly over `num_updates`
+            instead: sharp weights lead an untrained policy somewhere that it does not come back from.
 
     Raises:
         ValueError: an objective that these actions cannot have, an update that cannot be compiled, or a precision that
@@ -66,6 +68,7 @@ class IQLAgent:
         check_objectives(self.population, spaces)
         self.num_updates = num_updates
         self.update_count = 0
+        self._learns: Learns = learns
         self._device = torch.device(device)
         self._dropout_generators = [
             torch.Generator(self._device).manual_seed(child_seed(each, "dropout", rank))
@@ -99,6 +102,8 @@ class IQLAgent:
             Metrics of this update as tensors on the device, (critics,) or (policies,); reading one synchronises.
         """
         batch, policy_learning_rate = self._with_seed_axis(batch), self._policy_learning_rate()
+        if self._learns == "policies":
+            self._rule.soften(min((self.update_count + 1) / self.num_updates, 1.0))
         if self._compiled is not None:
             metrics = self._compiled(batch, policy_learning_rate)
         else:

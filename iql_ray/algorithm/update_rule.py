@@ -92,7 +92,12 @@ class UpdateRule:
         critic_members = members[:: self._num_temperatures]
         expectiles = _column([member.expectile for member in critic_members], like)
         self._objectives = CriticObjectives([member.critic for member in critic_members], expectiles)
-        self._inverse_temperatures = _column([member.inverse_temperature for member in members], like)
+        self._whole_inverse_temperatures = _column([member.inverse_temperature for member in members], like)
+        self._inverse_temperatures = self._whole_inverse_temperatures.clone()
+
+    def soften(self, share: float) -> None:
+        """Weigh by that share of every inverse temperature from now on; in place, for graphs that hold them."""
+        torch.mul(self._whole_inverse_temperatures, share, out=self._inverse_temperatures)
 
     def __call__(self, networks: Networks, batch: TransitionBatch, policy_learning_rate: float) -> dict[str, Tensor]:
         """Move what is to be learned once; policy and critic share no parameter, so they move at once.

@@ -66,7 +66,8 @@ class SearchConfig(TrainConfig):
     """When policies are learned: beside their critics; or from critics that have been learned, which takes a fraction,
     and can be done again for other inverse temperatures: iql-ray extract."""
     extract_updates: int | None = None
-    """Updates of the policies that are extracted after; default: half of num_updates."""
+    """Updates of the policies that are extracted after; default: num_updates.
+    (The inverse temperature rises linearly over them, and policies of sharp ones need the time.)"""
     critics_from: str | None = None
     """Run id or folder whose critics policies are extracted from, instead of learning any; see iql-ray extract."""
     scheduler: Literal["none", "asha", "pbt"] = "none"
@@ -133,7 +134,7 @@ class SearchConfig(TrainConfig):
     @property
     def policy_updates(self) -> int:
         """Of the phase that learns policies, beside critics or after them."""
-        return self.num_updates if self.extract == "during" else self.extract_updates or max(1, self.num_updates // 2)
+        return self.num_updates if self.extract == "during" else self.extract_updates or self.num_updates
 
     @property
     def rungs(self) -> tuple[int, ...]:

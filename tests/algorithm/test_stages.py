@@ -48,19 +48,26 @@ def test_extraction_moves_policies_alone():
     assert not is_equal(of(agent, "policy"), policies)
 
 
-def test_a_policy_is_extracted_along_the_advantages_of_its_critic():
+def test_a_policy_is_extracted_along_the_advantages_of_its_critic_by_weights_that_grow():
     critics = update(agent_of(learns="critics"), *range(5))
     extracted = agent_of(learns="policies")
     extracted.adopt(critics, critics_alone=True)
+    assert extracted.update_count == 0, "its own updates, not those of its critics"
     batch = random_batch(9)
     metrics = extracted.update(batch)
     inputs = torch.cat([batch.observations, batch.actions], -1).expand(8, -1, -1)
     target_values = critics.networks.target(inputs).squeeze(-1).unflatten(0, (4, 2)).amin(1)
     advantages = target_values - critics.values(batch.observations)
     torch.testing.assert_close(metrics["advantage"], advantages.mean(-1))
-    weights = torch.exp(5.0 * advantages[0]).clamp(max=100.0).mean()
-    torch.testing.assert_close(metrics["advantage_weight"][2], weights)
-    assert extracted.update_count == 1, "its own updates, not those of its critics"
+    torch.testing.assert_close(metrics["advantage_weight"][2], weights_of(5.0 / 20, advantages))
+    update(extracted, *range(18))
+    for _ in range(2):  # the last of its updates, and one beyond
+        torch.testing.assert_close(extracted.update(batch)["advantage_weight"][2], weights_of(5.0, advantages))
+
+
+def weights_of(inverse_temperature: float, advantages: torch.Tensor) -> torch.Tensor:
+    """The mean over the first critic's batch."""
+    return torch.exp(inverse_temperature * advantages[0]).clamp(max=100.0).mean()
 
 
 @pytest.mark.parametrize(

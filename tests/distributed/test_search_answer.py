@@ -88,7 +88,7 @@ def test_members_that_have_diverged_are_not_ranked(tmp_path: Path):
         ({"env": "E-v0", "num_final_episodes": 7}, ["7 episodes in E-v0", "(100)"]),
         ({}, ["fitted Q evaluation", "discounted at 0.99"]),
         ({"scheduler": "asha"}, ["stopped, after 25, 50."]),
-        ({"extract": "after"}, ["(50)"]),
+        ({"extract": "after", "extract_updates": 50}, ["(50)"]),
         ({"scheduler": "pbt"}, ["took one another over from 10 updates on, every 10."]),
     ],
 )
