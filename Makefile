@@ -25,10 +25,10 @@ demo: $(INSTALLED)
 maze: $(INSTALLED)
 	@$(BIN)/python -m pipelines.maze
 
-# Those with Ray share one session a process, because starting it takes seconds, and come last.
+# Tests without Ray run side by side; those with Ray share one session, because starting it takes seconds.
 test: $(INSTALLED)
 	@$(ONE_THREAD) $(BIN)/python -m pytest -q -m "not slow and not ray" -n $(NUM_TEST_PROCESSES) --dist loadfile
-	@$(ONE_THREAD) $(BIN)/python -m pytest -q -m "not slow and ray" -n $(NUM_TEST_PROCESSES) --dist loadfile
+	@$(ONE_THREAD) $(BIN)/python -m pytest -q -m "not slow and ray"
 
 slow: $(INSTALLED)
 	@$(ONE_THREAD) $(BIN)/python -m pytest -q -m slow
