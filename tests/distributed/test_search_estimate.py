@@ -45,7 +45,7 @@ def test_its_rate_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_extraction_alone_learns_no_critics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(search_estimate, "measured_rate", lambda *_: 10.0)
     config = search_config(tiny_dataset(tmp_path), tmp_path / "runs", num_updates=100, extract="after")
-    assert estimate(check_search(config), nodes(CPU=1.0))["updates_per_trial"] == 150
+    assert estimate(check_search(config), nodes(CPU=1.0))["updates_per_trial"] == 200
 
 
 @pytest.mark.parametrize(
