@@ -68,7 +68,6 @@ class IQLAgent:
         check_objectives(self.population, spaces)
         self.num_updates = num_updates
         self.update_count = 0
-        self._learns: Learns = learns
         self._device = torch.device(device)
         self._dropout_generators = [
             torch.Generator(self._device).manual_seed(child_seed(each, "dropout", rank))
@@ -102,7 +101,7 @@ class IQLAgent:
             Metrics of this update as tensors on the device, (critics,) or (policies,); reading one synchronises.
         """
         batch, policy_learning_rate = self._with_seed_axis(batch), self._policy_learning_rate()
-        if self._learns == "policies":
+        if not self._rule.moves_value:  # from critics that stay
             self._rule.soften(min((self.update_count + 1) / self.num_updates, 1.0))
         if self._compiled is not None:
             metrics = self._compiled(batch, policy_learning_rate)
