@@ -19,7 +19,6 @@ import pytest
 
 from benchmarks._http_load import (
     Reply,
-    answers,
     free_port,
     get,
     post,
@@ -54,7 +53,7 @@ def server(tmp_path_factory):
     command = serve_command(*arguments, "--tracking-uri", registry.tracking_uri, "--poll-seconds", "0.5")
     with running(command, folder / "log") as process:
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/status"), process, folder / "log")
+        wait_until(lambda: "serving models:" in (folder / "log").read_text(), process, folder / "log")
         yield SimpleNamespace(
             registry=registry, process=process, log=folder / "log", url=url, port=port, direct_port=direct_port
         )
