@@ -1,8 +1,8 @@
 """The authors' IQL update, rewritten in a few lines of jitted JAX: a peer to measure against, nothing else.
 
-    python benchmarks/_jax_peer.py --num-updates 300 --repeats 5
+    python benchmarks/_jax_peer.py [cuda]
 
-Needs jax and optax, which the project does not. One thread; sampling included. The last line is JSON.
+Needs jax and optax, which the project does not. One thread; sampling included, which on a GPU is part of the update.
 """
 
 from __future__ import annotations
@@ -72,6 +72,14 @@ def update(state: Any, batch: Any) -> Any:
     return value, policy, critic, target, value_moments, policy_moments, critic_moments
 
 
+@jax.jit
+def drawn_update(state: Any, key: Any, columns: Any) -> Any:
+    """An update whose minibatch is drawn on the device too."""
+    key, own = jax.random.split(key)
+    indices = jax.random.randint(own, (BATCH_SIZE,), 0, NUM_ROWS)
+    return update(state, tuple(column[indices] for column in columns)), key
+
+
 def initial_state() -> Any:
     keys = jax.random.split(jax.random.PRNGKey(0), 4)
     pair_sizes = (OBSERVATION_DIM + ACTION_DIM, HIDDEN, HIDDEN, 1)
@@ -92,11 +100,17 @@ def random_columns() -> tuple[np.ndarray, ...]:
 def main() -> int:
     """Say "ready" once it is compiled; then, for every number of updates read from stdin, print updates per second."""
     state, columns, generator = initial_state(), random_columns(), np.random.default_rng(1)
+    is_drawn_on_device, key = sys.argv[1:] == ["cuda"], jax.random.PRNGKey(1)
+    if is_drawn_on_device:
+        columns = tuple(map(jnp.asarray, columns))
 
     def run(num_updates: int) -> float:
-        nonlocal state
+        nonlocal state, key
         started = time.perf_counter()
         for _ in range(num_updates):
+            if is_drawn_on_device:
+                state, key = drawn_update(state, key, columns)
+                continue
             indices = generator.integers(NUM_ROWS, size=BATCH_SIZE)
             state = update(state, tuple(column[indices] for column in columns))
         jax.block_until_ready(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from iql_ray import checkpoint
 from iql_ray.algorithm.agent import IQLAgent
-from iql_ray.algorithm.iql_config import IQLConfig
+from iql_ray.algorithm.iql_config import IQLConfig, Population
 from iql_ray.data.packed import RowLayout, UniformSampler
 from iql_ray.distributed.learner import Learner, RunPlan, train
+from iql_ray.distributed.updates import Updates
 from iql_ray.experience import Spaces, TransitionBatch
 from tests.distributed.examples import Notes, all_rows, copied, different, plan_of, tiny_dataset, train_config
 
@@ -84,18 +86,39 @@ def learner_on_gpu(plan: RunPlan) -> Learner:
     return Learner(plan, rows, 0, None)
 
 
-@pytest.mark.parametrize("compiles", ["off", "on"])
+@pytest.mark.parametrize("compiles", ["off", "on", "captured"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_learner_on_a_gpu_restored_from_ten_ends_as_the_one_that_saved_it(tmp_path: Path, compiles: str):
+def test_a_learner_on_a_gpu_restored_from_thirty_ends_as_the_one_that_saved_it(tmp_path: Path, compiles: str):
     """With dropout, so that all generators of the device must come back as well."""
     agent = IQLConfig(hidden_sizes=(8, 8), dropout_rate=0.3)
-    config = train_config(tiny_dataset(tmp_path), agent=agent, device="cuda", compile=compiles)
+    intervals = {"num_updates": 60, "log_interval_updates": 15, "checkpoint_interval_updates": 30}
+    config = train_config(tiny_dataset(tmp_path), agent=agent, device="cuda", compile=compiles, **intervals)
     plan = plan_of(config, tmp_path / "run")
     whole, resumed = learner_on_gpu(plan), learner_on_gpu(plan)
     train(whole, whole.sampler, Notes())
-    resumed.restore(checkpoint.load(plan.run_folder, 10))
-    assert resumed.agent.update_count == 10
+    resumed.restore(checkpoint.load(plan.run_folder, 30))
+    assert resumed.agent.update_count == 30
     assert different(resumed.agent.tensors(), whole.agent.tensors()) != []
     train(resumed, resumed.sampler, Notes())
     assert different(resumed.agent.tensors(), whole.agent.tensors()) == []
     assert different(resumed.random_states(), whole.random_states()) == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_captured_updates_on_a_gpu_are_compiled_ones():
+    """With dropout, two seeds and the cosine schedule: all numbers, and where the generators stand."""
+    config = IQLConfig(hidden_sizes=(32, 32), dropout_rate=0.3)
+    population = replace(Population.of_one(config, 0), seeds=(0, 7))
+    agents = [
+        IQLAgent(config, SPACES, population=population, num_updates=50, device=CUDA, is_compiled=True) for _ in range(2)
+    ]
+    samplers = [UniformSampler(random_rows(1000).to(CUDA), LAYOUT, BATCH_SIZE, (0, 7), rank=0) for _ in range(2)]
+    all_updates = [Updates(*each, is_captured=each[0] is agents[1]) for each in zip(agents, samplers, strict=True)]
+    for agent, updates in zip(agents, all_updates, strict=True):
+        while agent.update_count < 50:
+            updates.run(50 - agent.update_count)
+    one_by_one, captured = agents
+    assert different(captured.tensors(), one_by_one.tensors()) == []
+    assert different(captured.random_states(), one_by_one.random_states()) == []
+    assert different(samplers[1].random_states(), samplers[0].random_states()) == []
+    assert all_updates[1].means.take_by_member() == all_updates[0].means.take_by_member()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +24,14 @@ from iql_ray.experience import Spaces, TransitionBatch
 from iql_ray.seeding import child_seed
 
 
+class Scheduled(NamedTuple):
+    """What an update depends on beside networks and data; numbers, or tensors () on the device."""
+
+    policy_learning_rate: float | Tensor
+    temperature_share: float | Tensor
+    """Of every inverse temperature; for policies that are learned from critics that stay."""
+
+
 class IQLAgent:
     """A population of IQL runs.
 
@@ -35,7 +44,7 @@ class IQLAgent:
         rank: which learner this is; each draws its own dropout masks.
         average_gradients: the seam for distribution, called on each flat gradient before its optimiser step.
         is_compiled: run the update compiled, see `compiled_update.py`.
-        precision: of a compiled update's matrix products.
+        precision: of a compiled update's matrix products; tf32 is float32 to the agent, and a switch of the process.
         learns: everything, critics alone, or policies alone from critics that stay. Beside critics that are learning,
             advantages grow slowly; from critics that stay, the inverse temperature rises linearly over `num_updates`
             instead: sharp weights lead an untrained policy somewhere that it does not come back from.
@@ -79,7 +88,7 @@ class IQLAgent:
         like = initial["value"]["0.bias"]
         self._rule = UpdateRule(config, self.population, self.action_kind, make_mask, like, learns)
         self._compiled = None
-        if precision != "float32" and not is_compiled:
+        if precision == "bf16" and not is_compiled:
             raise ValueError(f"precision {precision} is of compiled updates, and this one is not to be compiled")
         if is_compiled:
             check_compilable()
@@ -100,15 +109,38 @@ class IQLAgent:
         Returns:
             Metrics of this update as tensors on the device, (critics,) or (policies,); reading one synchronises.
         """
-        batch, policy_learning_rate = self._with_seed_axis(batch), self._policy_learning_rate()
-        if not self._rule.moves_value:  # from critics that stay
-            self._rule.soften(min((self.update_count + 1) / self.num_updates, 1.0))
-        if self._compiled is not None:
-            metrics = self._compiled(batch, policy_learning_rate)
-        else:
-            metrics = self._rule(self.networks, batch, policy_learning_rate)
+        metrics = self.move(batch, self.scheduled(self.update_count))
         self.update_count += 1
         return metrics
+
+    @torch.no_grad()
+    def move(self, batch: TransitionBatch, scheduled: Scheduled) -> dict[str, Tensor]:
+        """What `update` does on the device; it counts nothing, and may be captured where `is_one_graph`."""
+        batch = self._with_seed_axis(batch)
+        if not self._rule.moves_value:  # from critics that stay
+            self._rule.soften(scheduled.temperature_share)
+        if self._compiled is not None:
+            return self._compiled(batch, scheduled.policy_learning_rate)
+        return self._rule(self.networks, batch, float(scheduled.policy_learning_rate))
+
+    def scheduled(self, update_count: int) -> Scheduled:
+        """Of the update after so many."""
+        share = min((update_count + 1) / self.num_updates, 1.0)
+        return Scheduled(self._policy_learning_rate(update_count), share)
+
+    @property
+    def is_one_graph(self) -> bool:
+        """Whether an update has run compiled, as one graph."""
+        return self._compiled is not None and self._compiled.is_one_graph
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """That an update draws from, on the device."""
+        return list(self._dropout_generators)
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
 
     @torch.no_grad()
     def values(self, observations: Tensor) -> Tensor:
@@ -196,11 +228,11 @@ class IQLAgent:
         for name, each in rows.items():
             self.networks.adopt(name, source.networks, each)
 
-    def _policy_learning_rate(self) -> float:
+    def _policy_learning_rate(self, update_count: int) -> float:
         """Cosine decay to 0 over the run on the policy's rate alone, as the authors (optax.cosine_decay_schedule)."""
         if self.config.policy_schedule == "constant":
             return self.config.learning_rate
-        progress = min(self.update_count / self.num_updates, 1.0)
+        progress = min(update_count / self.num_updates, 1.0)
         return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
     def _dropout_mask(self, features: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ from iql_ray.algorithm.traced_networks import AdamScales, State, TracedNetworks
 from iql_ray.algorithm.update_rule import UpdateRule
 from iql_ray.experience import TransitionBatch
 
-Precision = Literal["float32", "bf16"]
-"""Of the factors of matrix products."""
+Precision = Literal["float32", "tf32", "bf16"]
+"""Of the factors of matrix products; tf32 is a switch of the whole process, on a GPU."""
 
 COMPILERS = ("g++", "clang++", "c++")
 
@@ -82,13 +82,18 @@ class CompiledUpdate:
         self._compiled: Sequence[Callable[..., Any]] = compiled
         self._works: bool | None = None
 
-    def __call__(self, batch: TransitionBatch, policy_learning_rate: float) -> dict[str, Tensor]:
-        """See `UpdateRule`."""
+    @property
+    def is_one_graph(self) -> bool:
+        """Whether it has been compiled, and nothing leaves the device in its middle: it can be captured."""
+        return bool(self._works) and self._networks.average is None
+
+    def __call__(self, batch: TransitionBatch, policy_learning_rate: float | Tensor) -> dict[str, Tensor]:
+        """See `UpdateRule`; a rate on the device, (), is never read by the CPU."""
         self._learning_rates[TRAINED.index("policy")].fill_(policy_learning_rate)
         if self._works is None:
             self._works = self._try(batch)
         if not self._works:
-            return self._rule(self._networks, batch, policy_learning_rate)
+            return self._rule(self._networks, batch, float(policy_learning_rate))
         return self._run(self._state, batch, self._masks(batch, self._make_mask), self._networks.average)
 
     def _try(self, batch: TransitionBatch) -> bool:

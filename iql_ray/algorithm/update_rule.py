@@ -95,8 +95,8 @@ class UpdateRule:
         self._whole_inverse_temperatures = _column([member.inverse_temperature for member in members], like)
         self._inverse_temperatures = self._whole_inverse_temperatures.clone()
 
-    def soften(self, share: float) -> None:
-        """Weigh by that share of every inverse temperature from now on; in place, for graphs that hold them."""
+    def soften(self, share: float | Tensor) -> None:
+        """Weigh by that share, (), of every inverse temperature from now on; in place, for graphs that hold them."""
         torch.mul(self._whole_inverse_temperatures, share, out=self._inverse_temperatures)
 
     def __call__(self, networks: Networks, batch: TransitionBatch, policy_learning_rate: float) -> dict[str, Tensor]:

@@ -77,6 +77,11 @@ class UniformSampler(Iterator[TransitionBatch]):
         drawn = self._streams.draw(len(self._rows), self._batch_size)
         return self._layout.split(stacked([self._rows.index_select(0, indices) for indices in drawn]))
 
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """That it draws from, on the device of the rows; what is drawn depends on nothing else."""
+        return self._streams.generators
+
     def random_states(self) -> dict[str, Tensor]:
         """States of the generators, uint8 tensors by name."""
         return self._streams.states()
@@ -104,21 +109,20 @@ class IndexStreams:
 
     def __init__(self, name: str, seeds: Sequence[int], rank: int, device: torch.device) -> None:
         self._name, self._device = name, device
-        self._generators = [torch.Generator(device).manual_seed(child_seed(seed, name, rank)) for seed in seeds]
+        self.generators = [torch.Generator(device).manual_seed(child_seed(seed, name, rank)) for seed in seeds]
 
     def draw(self, num_rows: int, count: int) -> list[Tensor]:
         """(count,) numbers below `num_rows` for each seed."""
         return [
-            torch.randint(num_rows, (count,), generator=generator, device=self._device)
-            for generator in self._generators
+            torch.randint(num_rows, (count,), generator=generator, device=self._device) for generator in self.generators
         ]
 
     def states(self) -> dict[str, Tensor]:
         """uint8 tensors by name."""
-        return {f"{self._name}.{index}": each.get_state() for index, each in enumerate(self._generators)}
+        return {f"{self._name}.{index}": each.get_state() for index, each in enumerate(self.generators)}
 
     def load(self, random_states: Mapping[str, Tensor]) -> None:
-        for index, generator in enumerate(self._generators):
+        for index, generator in enumerate(self.generators):
             generator.set_state(random_states[f"{self._name}.{index}"].cpu())
 
 

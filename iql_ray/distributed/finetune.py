@@ -17,8 +17,9 @@ from iql_ray.data.replay import ReplayRing
 from iql_ray.distributed import collective
 from iql_ray.distributed.background_writer import BackgroundWriter
 from iql_ray.distributed.director import Director, OnlineRecorder, Turn
-from iql_ray.distributed.learner import Learner, Recorder, RunningMeans, freeze_collector, save
+from iql_ray.distributed.learner import Learner, Recorder, freeze_collector, save
 from iql_ray.distributed.stopping import never
+from iql_ray.distributed.updates import RunningMeans
 
 
 def finetune(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from iql_ray.distributed.roles import parse_resources
-from iql_ray.distributed.train_config import Device
+from iql_ray.distributed.train_config import Device, Precision
 
 if TYPE_CHECKING:
     from iql_ray.envs.action_limits import ActionLimits
@@ -87,8 +87,8 @@ class FinetuneConfig:
     """The same of each rollout and evaluation worker, such as iql_rollout=0.001."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the update; see iql-ray train."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Of the factors of matrix products in a compiled update."""
+    precision: Precision = "float32"
+    """Of the factors of matrix products; see iql-ray train."""
     memory_limit: float | None = None
     """GiB for the offline data of each learner; see iql-ray train. What does not fit needs an online_fraction."""
     action_low: tuple[float, ...] = ()

@@ -40,7 +40,14 @@ from iql_ray.distributed.director import Director
 from iql_ray.distributed.finetune import Share, finetune
 from iql_ray.distributed.finetune_checking import CheckedFinetune
 from iql_ray.distributed.finetune_config import FinetuneConfig
-from iql_ray.distributed.learner import Learner, MonitorRecorder, RunPlan, begin_learning, newest_for_all
+from iql_ray.distributed.learner import (
+    Learner,
+    MonitorRecorder,
+    RunPlan,
+    begin_learning,
+    device_of_worker,
+    newest_for_all,
+)
 from iql_ray.distributed.local_collector import LocalCollector
 from iql_ray.distributed.members import load_trained
 from iql_ray.distributed.monitor import Conclusion
@@ -109,7 +116,8 @@ def run_online_learner(settings: dict[str, Any]) -> None:
     plan: RunPlan = settings["plan"]
     online: OnlinePlan = settings["online"]
     rank, num_learners = collective.rank(), collective.num_learners()
-    device = begin_learning(plan)
+    begin_learning(plan.config)
+    device = device_of_worker(plan)
     layout = RowLayout.of(plan.spaces)
     rows = torch.zeros((0, layout.width), device=device)
     if not online.config.without_offline_data:

@@ -7,7 +7,6 @@ tested without Ray. Nothing here talks to MLflow or steps an environment: that i
 from __future__ import annotations
 
 import gc
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +37,9 @@ from iql_ray.distributed.train_intervals import (
     is_checkpoint_due,
     is_evaluation_due,
     is_stop_possible,
+    updates_until_due,
 )
+from iql_ray.distributed.updates import Updates
 from iql_ray.experience import Spaces, TransitionBatch
 from iql_ray.policy import Policy, PolicyDescription
 
@@ -72,37 +73,6 @@ class Recorder(Protocol):
 MakeSampler = Callable[[Any, RowLayout, int, Sequence[int], int], Sampler]
 
 
-class RunningMeans:
-    """Means of an update's metrics over updates, on the device; read rarely, since reading waits."""
-
-    def __init__(self) -> None:
-        self._sizes: dict[str, int] = {}
-        self._sum: Tensor | None = None
-        self.num_updates = 0
-
-    def add(self, metrics: dict[str, Tensor]) -> None:
-        """Each (critics,) or (policies,)."""
-        values = torch.cat(list(metrics.values()))
-        if self._sum is None:
-            self._sizes = {name: len(value) for name, value in metrics.items()}
-            self._sum = torch.zeros_like(values)
-        self._sum += values
-        self.num_updates += 1
-
-    def take(self) -> dict[str, float]:
-        """As `take_by_member`, means over members too."""
-        return {name: statistics.fmean(values) for name, values in self.take_by_member().items()}
-
-    def take_by_member(self) -> dict[str, list[float]]:
-        """The means since the last call, under `train/`, over all learners too: every one must call it."""
-        assert self._sum is not None
-        collective.average(self._sum)
-        means = (self._sum / self.num_updates).split(list(self._sizes.values()))
-        self._sum.zero_()
-        self.num_updates = 0
-        return {f"train/{name}": mean.tolist() for name, mean in zip(self._sizes, means, strict=True)}
-
-
 class Learner:
     """An agent, its minibatches and the run they belong to: one rank of `num_learners`.
 
@@ -132,7 +102,7 @@ class Learner:
             rank=rank,
             device=rows.device,
             average_gradients=average if config.averages_gradients else None,
-            is_compiled=config.compile == "on",
+            is_compiled=config.is_compiled,
             precision=config.precision,
             learns=learns,
         )
@@ -155,6 +125,10 @@ class Learner:
         own = saved.random_states[self.rank]
         self.agent.load(saved.tensors, own, saved.update_count)
         self.sampler.load(own)
+
+    def updates(self, batches: Iterator[TransitionBatch]) -> Updates:
+        """Of its agent, on these minibatches."""
+        return Updates(self.agent, batches, is_captured=self.plan.config.compile == "captured")
 
     def average_networks(self) -> None:
         """Networks and Adam's moments become the means over all learners; all have made as many steps."""
@@ -199,13 +173,14 @@ def train(
     Args:
         is_stop_ordered: asked of the first learner; once it says so, all save where they stand and return.
     """
-    config, agent, means = learner.plan.config, learner.agent, RunningMeans()
+    config, agent = learner.plan.config, learner.agent
+    updates = learner.updates(batches)
     with BackgroundWriter() as writer:
         if agent.update_count == 0:
             save(learner, recorder, writer, is_to_be_evaluated=config.evaluation_method is not None)
         lap, first_update, is_stopped = Lap(agent.update_count), agent.update_count + 1, False
         while agent.update_count < config.num_updates and not is_stopped:
-            means.add(agent.update(next(batches)))
+            updates.run(updates_until_due(config, agent.update_count))
             if agent.update_count == first_update:
                 freeze_collector()
             if is_average_due(config, agent.update_count):
@@ -214,7 +189,7 @@ def train(
                 is_stopped = collective.from_first(is_stop_ordered())
             is_saved = is_stopped or is_checkpoint_due(config, agent.update_count)
             if is_saved or agent.update_count % config.log_interval_updates == 0:
-                metrics = {**means.take(), **lap.take(agent.update_count)}
+                metrics = {**updates.means.take(), **lap.take(agent.update_count)}
                 if learner.rank == 0:
                     recorder.record(agent.update_count, metrics)
             if is_saved:
@@ -323,10 +298,15 @@ def newest_for_all(run: Path, warn: Callable[[str], None]) -> checkpoint.Checkpo
     return newest if collective.rank() == 0 or chosen is None else checkpoint.load(run, chosen)
 
 
-def begin_learning(plan: RunPlan) -> torch.device:
-    """Set up this worker's process as the plan has it; where it computes."""
-    torch.set_num_threads(plan.config.cpus_per_learner)
+def begin_learning(config: TrainConfig) -> None:
+    """Set up this process for a learner."""
+    torch.set_num_threads(config.cpus_per_learner)
     torch.set_flush_denormal(True)  # decayed Adam moments would otherwise crawl through subnormal arithmetic
+    torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
+
+
+def device_of_worker(plan: RunPlan) -> torch.device:
+    """Where this worker of the trainer computes."""
     return get_device() if plan.device == "cuda" else torch.device("cpu")
 
 
@@ -339,8 +319,8 @@ def run_learner(settings: dict[str, Any]) -> None:
     """
     plan: RunPlan = settings["plan"]
     rank, num_learners = collective.rank(), collective.num_learners()
-    device = begin_learning(plan)
-    rows = learner_rows(settings["shards"][rank], device)
+    begin_learning(plan.config)
+    rows = learner_rows(settings["shards"][rank], device_of_worker(plan))
     learner = Learner(plan, rows, rank, collective.average if num_learners > 1 else None)
     recorder = MonitorRecorder(settings["monitor"])
     saved = newest_for_all(plan.run_folder, recorder.warn)

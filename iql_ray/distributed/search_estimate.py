@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -24,6 +24,7 @@ from iql_ray.distributed.run_roles import trial_role
 from iql_ray.distributed.search_checking import CheckedSearch
 from iql_ray.distributed.search_config import SearchConfig
 from iql_ray.distributed.search_plan import TrialSpec, members_per_trial, planned_trials, train_config, trial_config
+from iql_ray.distributed.train_config import Compile
 from iql_ray.distributed.trial_memory import trial_bytes
 
 NUM_WARM_UP, NUM_MEASURED = 5, 30
@@ -71,7 +72,7 @@ def estimate(checked: CheckedSearch, nodes: Sequence[Node]) -> dict[str, Any]:
     }
 
 
-def resolved_search_compile(config: SearchConfig, device: str) -> Literal["on", "off"]:
+def resolved_search_compile(config: SearchConfig, device: str) -> Compile:
     """What auto comes to: with pbt, every change of settings would compile anew."""
     if config.scheduler == "pbt" and config.compile == "auto" and config.precision == "float32":
         return "off"

@@ -16,7 +16,7 @@ from ray import ObjectRef, tune
 
 from iql_ray import config as config_io
 from iql_ray.data.transforms import Transforms
-from iql_ray.distributed.learner import RunPlan
+from iql_ray.distributed.learner import RunPlan, begin_learning
 from iql_ray.distributed.rollout_workers import RolloutWorker
 from iql_ray.distributed.search_config import SearchConfig, hashable
 from iql_ray.distributed.search_generations import first_settings
@@ -157,8 +157,7 @@ class TrialTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any], settings: TrialSettings | None = None) -> None:
         assert settings is not None
-        torch.set_num_threads(settings.config.cpus_per_learner)
-        torch.set_flush_denormal(True)
+        begin_learning(settings.config)
         for name in ("ray.tune", "ray.train"):  # of pbt they tell every pause
             logging.getLogger(name).setLevel(logging.WARNING)
         self._settings = settings

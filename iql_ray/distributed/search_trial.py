@@ -29,7 +29,6 @@ from iql_ray.data.streaming import StreamedRows
 from iql_ray.distributed.learner import (
     Lap,
     Learner,
-    RunningMeans,
     RunPlan,
     checkpoint_of,
     export_policy,
@@ -281,7 +280,7 @@ class Phase:
         self.stops = {*stops, config.num_updates}
         interval = config.checkpoint_interval_updates
         self._due = self.stops | set(range(interval, config.num_updates, interval))
-        self._means, self._lap = RunningMeans(), Lap(self.agent.update_count)
+        self._updates, self._lap = self._learner.updates(self._learner.sampler), Lap(self.agent.update_count)
 
     @property
     def agent(self) -> IQLAgent:
@@ -298,14 +297,16 @@ class Phase:
 
     def advance(self, is_stop_ordered: Callable[[], bool]) -> None:
         """Update until a stop or a checkpoint is due, or a stop is ordered, and save there."""
-        learner, agent, config = self._learner, self.agent, self._plan.config
+        learner, agent, log_interval = self._learner, self.agent, self._plan.config.log_interval_updates
         first_update = agent.update_count + 1
         while not self.is_over:
-            self._means.add(agent.update(next(learner.sampler)))
+            due = min(each for each in self._due if each > agent.update_count)
+            until_log = log_interval - agent.update_count % log_interval
+            self._updates.run(min(due - agent.update_count, until_log))
             if agent.update_count == first_update:
                 freeze_collector()
             is_due = agent.update_count in self._due or is_stop_ordered()
-            if is_due or agent.update_count % config.log_interval_updates == 0:
+            if is_due or agent.update_count % log_interval == 0:
                 self._record()
             if is_due:
                 break
@@ -324,12 +325,12 @@ class Phase:
         self._learner = Learner(self._plan, self._rows, 0, None, self.learns)
         self._learner.agent.adopt(whole.agent)
         self._learner.sampler.load(whole.sampler.random_states())
-        self._means = RunningMeans()
+        self._updates = self._learner.updates(self._learner.sampler)
 
     def _record(self) -> None:
         """A point of every member's curves; critics' numbers are those of the critic that it hangs on."""
         of_members = self._members or self.agent.population.members()
-        means = self._means.take_by_member()
+        means = self._updates.means.take_by_member()
         rate = self._lap.take(self.agent.update_count)
         members = []
         for index, member in enumerate(of_members):

@@ -15,6 +15,8 @@ from iql_ray.data.transforms import TransformConfig
 from iql_ray.distributed.roles import parse_resources
 
 Device = Literal["auto", "cpu", "cuda"]
+Compile = Literal["auto", "on", "off", "captured"]
+Precision = Literal["float32", "tf32", "bf16"]
 EvaluationMethod = Literal["rollouts", "fqe"]
 
 
@@ -67,12 +69,13 @@ class TrainConfig:
     were started with them. A label more than a quota: iql_learner=0.001."""
     rollout_resources: tuple[str, ...] = ()
     """The same of each rollout and evaluation worker, such as iql_rollout=0.001."""
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Compile = "auto"
     """Compile the update: takes some ten seconds once, and a tenth off each update. auto: on a CPU,
-    where a C++ compiler is found and it pays: in a long run whose learners do not average gradients. The run keeps
-    what it began with."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Of the factors of matrix products in a compiled update; bf16 is up to twice as fast where processors have it."""
+    where a C++ compiler is found and it pays: in a long run whose learners do not average gradients. captured: on a
+    GPU, compiled, and ten updates at a time in one CUDA graph. The run keeps what it began with."""
+    precision: Precision = "float32"
+    """Of the factors of matrix products: bf16 in a compiled update, up to twice as fast where processors have it; tf32
+    on a GPU."""
     memory_limit: float | None = None
     """GiB for the data of each learner. A share that fits is held, once for all learners and runs of a node; a larger
     one is streamed from disk, every row once a pass. Default: half of the object store of a node (Ray gives it 30% of
@@ -125,6 +128,11 @@ class TrainConfig:
             raise ValueError(
                 "precision bf16 is of compiled updates, and compile is off; leave --compile out, or set on"
             )
+        if self.compile == "captured" and self.averages_gradients:
+            raise ValueError(
+                f"compile = captured with num_learners = {self.num_learners}: learners that average gradients meet in "
+                "the middle of every update, which no graph holds; use --compile on, or --average-every"
+            )
         if self.memory_limit is not None and not (math.isfinite(self.memory_limit) and self.memory_limit > 0):
             raise ValueError(f"memory_limit = {self.memory_limit}: expected a positive number of GiB")
         if self.max_failures < 0:
@@ -145,6 +153,11 @@ class TrainConfig:
         parse_resources("rollout_resources", self.rollout_resources)
         assert self.selection  # refuses a share of episodes, or members, that there cannot be
         self._check_evaluation()
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the update is compiled; auto has then been decided (`compiling.py`)."""
+        return self.compile in ("on", "captured")
 
     @property
     def averages_gradients(self) -> bool:

@@ -8,6 +8,16 @@ STOP_INTERVAL_UPDATES = 32
 """Between two questions of several learners whether to end: each costs a message to all."""
 
 
+def updates_until_due(config: TrainConfig, update_count: int) -> int:
+    """Updates, 1 or more, that can be run before anything but a stop may be due again."""
+    intervals = [config.log_interval_updates, config.checkpoint_interval_updates]
+    if config.evaluation_method is not None:
+        intervals.append(config.eval_interval_updates)
+    if config.average_every is not None:
+        intervals.append(config.average_every)
+    return min(config.num_updates - update_count, *(each - update_count % each for each in intervals))
+
+
 def is_average_due(config: TrainConfig, update_count: int) -> bool:
     """Where learners go by themselves in between: at their interval, and so that they agree in a checkpoint."""
     every = config.average_every

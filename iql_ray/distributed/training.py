@@ -124,7 +124,7 @@ def train(
         "dataset_digest": run.manifest.digest,
         "memory_limit": run.config.memory_limit,
         "is_streamed": window_groups is not None,
-        "is_compiled": run.config.compile == "on",
+        "is_compiled": run.config.is_compiled,
         "data_return_mean": run.manifest.episode_returns.mean,
         **ended,
         "model_update": model.update_count if model else None,

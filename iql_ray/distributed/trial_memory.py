@@ -39,7 +39,7 @@ def trial_bytes(config: TrainConfig, spaces: Spaces) -> float:
     networks = population.num_critics * of_critic + population.num_policies * COPIES_TRAINED * policy
     batches = ROWS_OF_CRITICS * population.num_critics + population.num_policies
     work = batches * config.batch_size * sum(agent.hidden_sizes)
-    process = PROCESS_BYTES + (COMPILED_BYTES if config.compile == "on" else 0)
+    process = PROCESS_BYTES + (COMPILED_BYTES if config.is_compiled else 0)
     return process + FLOAT_BYTES * (networks + work)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         (replace(LONG, compile="off"), "cpu", "off"),
         (replace(LONG, num_updates=1, compile="on"), "cuda", "on"),
         (replace(LONG, num_updates=1, precision="bf16"), "cpu", "on"),
+        (replace(LONG, compile="captured", precision="tf32"), "cuda", "captured"),
     ],
 )
 def test_auto_compiles_where_it_pays_and_nothing_stands_against_it(config: TrainConfig, device: str, resolved: str):
@@ -52,3 +54,24 @@ def test_without_a_compiler_auto_runs_plain_and_on_is_refused(monkeypatch: pytes
 def test_rounded_products_need_a_compiled_update() -> None:
     with pytest.raises(ValueError, match="precision bf16 is of compiled updates, and compile is off"):
         replace(LONG, precision="bf16", compile="off")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"compile": "captured"},
+            "compile = captured: only GPUs have that, and this run computes on the CPU; use",
+        ),
+        ({"precision": "tf32"}, "precision = tf32: only GPUs have that, .* use --precision bf16, or --device cuda"),
+    ],
+)
+def test_what_only_gpus_have_is_refused_on_a_cpu(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolved_compile(replace(LONG, **changes), "cpu")
+
+
+def test_updates_that_average_gradients_are_not_captured() -> None:
+    with pytest.raises(ValueError, match="compile = captured with num_learners = 2: learners that average gradients"):
+        replace(LONG, compile="captured", num_learners=2)
+    assert replace(LONG, compile="captured", num_learners=2, average_every=10).is_compiled

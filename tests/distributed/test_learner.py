@@ -17,13 +17,18 @@ from iql_ray.data.transforms import TransformConfig
 from iql_ray.distributed.background_writer import BackgroundWriter
 from iql_ray.distributed.learner import (
     Learner,
-    RunningMeans,
     RunPlan,
     save,
     train,
 )
 from iql_ray.distributed.train_config import TrainConfig
-from iql_ray.distributed.train_intervals import is_checkpoint_due, is_evaluation_due
+from iql_ray.distributed.train_intervals import (
+    is_average_due,
+    is_checkpoint_due,
+    is_evaluation_due,
+    updates_until_due,
+)
+from iql_ray.distributed.updates import RunningMeans
 from iql_ray.policy import Policy
 from tests.distributed.examples import (
     ENVIRONMENT,
@@ -239,6 +244,23 @@ def test_a_point_holds_losses_and_speed(dataset: Path, tmp_path: Path):
     point = notes.points[20]
     assert {"train/value_loss", "train/critic_loss", "train/policy_loss", "time/updates_per_second"} <= set(point)
     assert all(np.isfinite(value) for value in point.values())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"num_updates": 23}, {"eval_method": "none", "checkpoint_interval_updates": 7},
+     {"num_learners": 2, "average_every": 3, "log_interval_updates": 8}],
+)  # fmt: skip
+def test_nothing_is_due_before_the_updates_that_may_be_run_at_once(dataset: Path, changes: dict[str, object]):
+    config = train_config(dataset, **changes)
+
+    def is_due(update_count: int) -> bool:
+        is_logged = update_count % config.log_interval_updates == 0
+        return is_logged or is_checkpoint_due(config, update_count) or is_average_due(config, update_count)
+
+    for update_count in range(config.num_updates):
+        following = [is_due(each) for each in range(update_count + 1, config.num_updates + 1)]
+        assert updates_until_due(config, update_count) == following.index(True) + 1
 
 
 def test_a_point_is_the_mean_over_the_updates_since_the_last():
