@@ -15,7 +15,7 @@ help:
 	@echo "make maze    every method of the paper's story on a toy maze, in one picture: minutes on two cores"
 	@echo "make test    the test suite (set-up included)"
 	@echo "make check   ruff and pyright"
-	@echo "make slow    the science tests: minutes of training each"
+	@echo "make slow    science and long drills: minutes each"
 	@echo "make bench   the benchmarks that the speed claims rest on"
 	@echo "make clean   remove $(VENV) and caches; runs/ and data/ stay"
 

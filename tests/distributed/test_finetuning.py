@@ -162,6 +162,7 @@ def test_asynchronously_the_ratio_is_exact_at_the_end_and_what_a_killed_worker_h
     assert result["max_staleness"] > 0  # recorded; a worker that gets no processor time may be far behind
 
 
+@pytest.mark.slow
 def test_a_run_whose_driver_is_killed_is_finished_by_resume_with_its_experience(
     ray_session: None, asked: FinetuneConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -9,28 +9,37 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
+from torch import Tensor
 
 from iql_ray import checkpoint, run_folder
 from iql_ray import config as config_io
 from iql_ray.algorithm.denormals import flushed_denormals
+from iql_ray.data.streaming import StreamedRows
+from iql_ray.distributed.cluster_room import alive_nodes
+from iql_ray.distributed.learner import RunPlan
 from iql_ray.distributed.members import load_agent
 from iql_ray.distributed.search_config import SearchConfig
+from iql_ray.distributed.search_estimate import num_slots
 from iql_ray.distributed.search_plan import planned_trials
 from iql_ray.distributed.search_trial import HISTORY_FILE, TrialPlan, TrialRun
 from iql_ray.distributed.train_config import TrainConfig
 from pipelines import command_line, extract, search
 from tests.distributed.examples import (
     ENVIRONMENT,
+    NUM_STREAMED_ROWS,
+    SMALL_LIMIT,
     all_rows,
     different,
     plan_of,
     search_config,
+    streamed_rows,
     tiny_dataset,
     train_config,
 )
@@ -147,14 +156,23 @@ def undisturbed(config: SearchConfig, folder: Path, members: int = 4) -> dict[st
             inverse_temperatures=spec.inverse_temperatures,
             **{name: getattr(config, name) for name in KEPT},
         )
-        plan = TrialPlan(run=plan_of(train, folder / "trials" / spec.name), search_folder=folder)
-        rows = torch.from_numpy(all_rows(Path(config.dataset), plan.run.transforms))
+        run, is_after = plan_of(train, folder / "trials" / spec.name), config.extract == "after"
+        plan = TrialPlan(run=run, search_folder=folder, critic_updates=config.num_updates if is_after else None)
+        rows = rows_of(config, run)
         with flushed_denormals():
             trial = TrialRun(plan, rows, _no_judge)
             while not trial.is_done:
                 trial.advance()
         found[spec.name] = run_folder.read_lines(plan.run.run_folder / HISTORY_FILE)
     return found
+
+
+def rows_of(config: SearchConfig, run: RunPlan) -> Tensor | StreamedRows:
+    """A trial's, held or streamed as the search on this cluster does it."""
+    if config.memory_limit is None:
+        return torch.from_numpy(all_rows(Path(config.dataset), run.transforms))
+    limit = config.memory_limit / num_slots(config, "cpu", alive_nodes())
+    return streamed_rows(replace(run, config=replace(run.config, memory_limit=limit)))
 
 
 def _no_judge(policy: object, is_final: bool) -> dict[str, Any]:
@@ -188,26 +206,36 @@ def wait_until(is_so: Callable[[], bool], timeout_seconds: float = 240) -> None:
         time.sleep(0.02)
 
 
-def progress_of(storage: Path) -> list[int]:
-    """The updates of every trial's last checkpoint."""
-    return [max(run_folder.checkpoint_updates(trial), default=0) for trial in storage.glob("*/trials/*")]
+def progress_of(storage: Path, phase: str = ".") -> list[int]:
+    """The updates of every trial's last checkpoint, or of its critics'."""
+    return [max(run_folder.checkpoint_updates(trial / phase), default=0) for trial in storage.glob("*/trials/*")]
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "changes", "phase"),
+    [
+        (120, {}, "."),
+        pytest.param(120, {"extract": "after"}, "critics", marks=pytest.mark.slow),
+        pytest.param(2 * NUM_STREAMED_ROWS, {"memory_limit": 4 * SMALL_LIMIT}, ".", marks=pytest.mark.slow),
+    ],
+    ids=["side by side", "in two phases", "streaming"],
+)
 def test_a_trial_that_is_killed_goes_on_from_its_last_checkpoint(
-    ray_session: None, long_config: SearchConfig, tmp_path: Path
+    ray_session: None, long_config: SearchConfig, tmp_path: Path, num_rows: int, changes: dict[str, Any], phase: str
 ):
-    victims: list[psutil.Process] = []
+    dataset = tiny_dataset(tmp_path / "its_data", num_rows)
+    config, victims = replace(long_config, dataset=str(dataset), **changes), list[psutil.Process]()
 
     def kill_one() -> None:
-        wait_until(lambda: max(progress_of(Path(long_config.storage)), default=0) >= 400)
+        wait_until(lambda: max(progress_of(Path(config.storage), phase), default=0) >= 400)
         victims.extend(processes_of(os.getpid(), "Trainable"))
         victims[0].kill()
 
     wait = in_background(kill_one)
-    result = search.search(long_config)
+    result = search.search(config)
     wait()
     assert victims
-    assert_as_undisturbed(long_config, Path(result["run_folder"]), tmp_path / "undisturbed")
+    assert_as_undisturbed(config, Path(result["run_folder"]), tmp_path / "undisturbed")
     assert {run.info.status for run in runs_of(Path(long_config.storage))} == {"FINISHED"}
 
 

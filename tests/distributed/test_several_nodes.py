@@ -169,6 +169,7 @@ def long_search(dataset: Path, storage: Path) -> SearchConfig:
     )
 
 
+@pytest.mark.slow
 def test_a_search_on_three_nodes_of_which_one_is_lost(nodes: RayNodes, tmp_path: Path, storage: Path):
     config = long_search(tiny_dataset(tmp_path / "data"), storage)
 
@@ -204,6 +205,7 @@ def online(tmp_path: Path, storage: Path) -> FinetuneConfig:
     )
 
 
+@pytest.mark.slow
 def test_fine_tuning_loses_the_node_of_its_rollouts(nodes: RayNodes, online: FinetuneConfig, tmp_path: Path):
     def lose_it() -> None:
         test_finetuning.wait_for_checkpoint(online.storage, str(online.run), 400)

@@ -89,6 +89,7 @@ def resumed(head: Head, command: str, run: Path) -> dict[str, Any]:
     return result_of(head, name)
 
 
+@pytest.mark.slow
 def test_a_stopped_training_job_saves_where_it_stands_and_is_finished_bit_for_bit(
     head: Head, config: TrainConfig, tmp_path: Path
 ):
