@@ -17,9 +17,8 @@ from iql_ray.data.replay import ReplayRing
 from iql_ray.distributed import collective
 from iql_ray.distributed.background_writer import BackgroundWriter
 from iql_ray.distributed.director import Director, OnlineRecorder, Turn
-from iql_ray.distributed.learner import Learner, Recorder, freeze_collector, save
+from iql_ray.distributed.learner import Learner, Recorder, save
 from iql_ray.distributed.stopping import never
-from iql_ray.distributed.updates import RunningMeans
 
 
 def finetune(
@@ -36,21 +35,18 @@ def finetune(
         director: on the first learner alone.
         is_stop_ordered: asked of the first learner; once it says so, all save where they stand and return.
     """
-    agent, means = learner.agent, RunningMeans()
+    agent, updates = learner.agent, learner.updates(learner.sampler)
     with BackgroundWriter() as writer:
         if agent.update_count == 0 and share.num_seen == 0:
             _save(learner, recorder, writer, director, num_env_steps=0, is_evaluated=True)
-        is_frozen, is_over = False, False
+        is_over = False
         while not is_over:
             turn = collective.from_first(director and _next_turn(director, agent.update_count, is_stop_ordered()))
             share.add(turn.rows, turn.policy_versions)
             for _ in range(turn.num_updates):
-                means.add(agent.update(next(learner.sampler)))
-            if turn.num_updates and not is_frozen:
-                freeze_collector()
-                is_frozen = True
+                updates.run(1)
             if turn.is_logged:
-                metrics = means.take() if means.num_updates else {}
+                metrics = updates.means.take() if updates.means.num_updates else {}
                 if director is not None:
                     numbers = director.point(turn, agent.update_count, share.ring)
                     recorder.record(turn.num_env_steps, {**metrics, **numbers})

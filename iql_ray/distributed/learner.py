@@ -6,7 +6,6 @@ tested without Ray. Nothing here talks to MLflow or steps an environment: that i
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -178,11 +177,9 @@ def train(
     with BackgroundWriter() as writer:
         if agent.update_count == 0:
             save(learner, recorder, writer, is_to_be_evaluated=config.evaluation_method is not None)
-        lap, first_update, is_stopped = Lap(agent.update_count), agent.update_count + 1, False
+        lap, is_stopped = Lap(agent.update_count), False
         while agent.update_count < config.num_updates and not is_stopped:
             updates.run(updates_until_due(config, agent.update_count))
-            if agent.update_count == first_update:
-                freeze_collector()
             if is_average_due(config, agent.update_count):
                 learner.average_networks()
             if is_stop_possible(config, agent.update_count):
@@ -195,14 +192,6 @@ def train(
             if is_saved:
                 is_evaluated = is_evaluation_due(config, agent.update_count)
                 save(learner, recorder, writer, is_to_be_evaluated=is_evaluated)
-
-
-def freeze_collector() -> None:
-    """Once all is loaded and compiled: the collector would else walk every object of torch and ray again and again, 8%
-    of an update."""
-    gc.unfreeze()  # what a run before this one, in the same process, has left
-    gc.collect()
-    gc.freeze()
 
 
 class Lap:

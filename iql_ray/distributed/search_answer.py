@@ -32,6 +32,10 @@ LEADERBOARD_FILE = "leaderboard.json"
 FIGURE_FILE = "search.png"
 PAGE_FILE = "search.html"
 BEST_FILE = "best.yaml"
+EXTRACTED = (
+    " Its policies were extracted after their critics: a run of best.yaml, which learns both side by side, is another "
+    "one, and may score otherwise."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +75,8 @@ def find_answer(config: SearchConfig, folder: Path, specs: Sequence[TrialSpec]) 
     furthest = max(score.num_updates for score in of_best.values())
     best = max((key for key in of_best if of_best[key].num_updates == furthest), key=lambda key: of_best[key].score)
     if not ends:
-        return Answer(scored=scored, standings=standings, best=best, verdict=verdict(standings))
+        words = verdict(standings) + (EXTRACTED if config.extract == "after" else "")
+        return Answer(scored=scored, standings=standings, best=best, verdict=words)
     lineages = {ends[spec.name]: numbered_lineage(config, folder, spec, specs) for spec in specs}
     words = schedules.verdict(standings, lineages[standings[0].configuration])
     return Answer(scored=scored, standings=standings, best=best, verdict=words, lineages=lineages)

@@ -32,7 +32,6 @@ from iql_ray.distributed.learner import (
     RunPlan,
     checkpoint_of,
     export_policy,
-    freeze_collector,
 )
 from iql_ray.distributed.members import load_agent
 from iql_ray.distributed.search_generations import read_generation, settings_of, with_settings
@@ -298,13 +297,10 @@ class Phase:
     def advance(self, is_stop_ordered: Callable[[], bool]) -> None:
         """Update until a stop or a checkpoint is due, or a stop is ordered, and save there."""
         learner, agent, log_interval = self._learner, self.agent, self._plan.config.log_interval_updates
-        first_update = agent.update_count + 1
         while not self.is_over:
             due = min(each for each in self._due if each > agent.update_count)
             until_log = log_interval - agent.update_count % log_interval
             self._updates.run(min(due - agent.update_count, until_log))
-            if agent.update_count == first_update:
-                freeze_collector()
             is_due = agent.update_count in self._due or is_stop_ordered()
             if is_due or agent.update_count % log_interval == 0:
                 self._record()

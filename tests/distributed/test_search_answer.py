@@ -73,6 +73,13 @@ def test_its_files_say_the_same(tmp_path: Path):
     assert best.agent.inverse_temperature == 3.0, "not the recipe's, though it is the default"
 
 
+def test_a_best_configuration_whose_policy_was_extracted_is_said_to_be_trained_otherwise(tmp_path: Path):
+    config, specs = searched(tmp_path, SCORES, extract="after")
+    answer = find_answer(config, tmp_path, specs)
+    best = write_answer(answer, config, tmp_path, dict.fromkeys(answer.scored, "run"))["best.yaml"]
+    assert "a run of best.yaml, which learns both side by side, is another one" in best.read_text().splitlines()[0]
+
+
 def test_members_that_have_diverged_are_not_ranked(tmp_path: Path):
     config, specs = searched(tmp_path, {**SCORES, (0, 0.9): [float("nan")], (1, 0.9): [float("nan")]})
     answer = find_answer(config, tmp_path, specs)
